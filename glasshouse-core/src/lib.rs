@@ -1,0 +1,16 @@
+//! Traits, protocol, gate, sealed packages, evidence and overhead statistics of Glasshouse.
+//!
+//! Sans-I/O: sessions take and give messages and take the clock as an argument. No HTTP, no async runtime, no tensors.
+
+pub mod claims;
+pub mod clock;
+#[cfg(any(test, feature = "contract-tests"))]
+pub mod contract;
+pub mod evidence;
+pub mod fixed;
+pub mod refusal;
+pub mod secret;
+pub mod traits;
+pub mod transcript;
+
+pub use traits::{Attestor, Provider, Verifier, Workload, Zeroizer};

@@ -4,7 +4,7 @@
 
 pub mod claims;
 pub mod clock;
-#[cfg(any(test, feature = "contract-tests"))]
+#[cfg(any(test, doc, feature = "contract-tests"))]
 pub mod contract;
 pub mod evidence;
 pub mod fixed;

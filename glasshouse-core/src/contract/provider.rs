@@ -187,3 +187,219 @@ fn holds(clause: &str, holds: bool, seen: impl Display) -> Outcome {
 fn promised<T>(clause: &str, result: Result<T, ProviderError>) -> Outcome<T> {
     result.map_err(|error| format!("`{clause}` is broken: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Poll, Waker};
+
+    use crate::fixed::PublicKey32;
+    use crate::secret::Secret;
+    use crate::traits::{LogChunk, Observation, Spend};
+
+    /// Ways to break the contract.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fault {
+        None,
+        FindsByPrefix,
+        NeverEnds,
+        TerminatesOnce,
+        ListsTheDead,
+        CreatesTwo,
+        ObservesTheDead,
+        NeverRuns,
+        IgnoresFilter,
+    }
+
+    /// Allocations in memory that need two looks to start and two to end.
+    struct Memory {
+        fault: Fault,
+        allocations: Mutex<BTreeMap<AllocationId, Item>>,
+    }
+
+    struct Item {
+        allocation: Allocation,
+        looks: u32,
+        ending: bool,
+        gone: bool,
+    }
+
+    impl Memory {
+        fn new(fault: Fault) -> Self {
+            Self { fault, allocations: Mutex::default() }
+        }
+
+        fn not_found(id: &AllocationId) -> ProviderError {
+            ProviderError::NotFound { provider: "memory", id: id.clone() }
+        }
+
+        fn listed(&self, wanted: impl Fn(&Allocation) -> bool) -> Vec<Allocation> {
+            let items = self.allocations.lock().unwrap();
+            let alive = items.values().filter(|i| !i.gone || self.fault == Fault::ListsTheDead);
+            alive.map(|i| i.allocation.clone()).filter(|a| wanted(a)).collect()
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Provider for Memory {
+        fn name(&self) -> &'static str {
+            "memory"
+        }
+        async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
+            if filter.gpu.is_some() && self.fault != Fault::IgnoresFilter {
+                return Ok(vec![]);
+            }
+            Ok(vec![Offer { id: "cpu".into(), gpu: None, gpu_count: 0, price_per_hour: 0.0, location: None }])
+        }
+        async fn create(&self, _: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
+            let mut items = self.allocations.lock().unwrap();
+            let mut last = None;
+            for _ in 0..if self.fault == Fault::CreatesTwo { 2 } else { 1 } {
+                let id = AllocationId(format!("a{}", items.len()));
+                let allocation = Allocation { id: id.clone(), name: spec.name.clone(), price_per_hour: 0.0 };
+                items.insert(id, Item { allocation: allocation.clone(), looks: 0, ending: false, gone: false });
+                last = Some(allocation);
+            }
+            Ok(last.map_or(CreateOutcome::NoCapacity, CreateOutcome::Created))
+        }
+        async fn find(&self, name: &str) -> Result<Vec<Allocation>, ProviderError> {
+            Ok(self.listed(|a| a.name == name || (self.fault == Fault::FindsByPrefix && a.name.starts_with(name))))
+        }
+        async fn observe(&self, id: &AllocationId) -> Result<Observation, ProviderError> {
+            let mut items = self.allocations.lock().unwrap();
+            let item = items.get_mut(id).filter(|i| !i.gone).ok_or_else(|| Self::not_found(id))?;
+            item.looks += 1;
+            let state = match (item.ending, item.looks) {
+                (true, 0..3) => AllocationState::Terminating,
+                (true, _) if self.fault == Fault::ObservesTheDead => AllocationState::Exited(None),
+                (true, _) if self.fault != Fault::NeverEnds => {
+                    item.gone = true;
+                    return Err(Self::not_found(id));
+                }
+                (false, 0..3) => AllocationState::Starting,
+                _ if self.fault == Fault::NeverRuns => AllocationState::Starting,
+                _ => AllocationState::Running,
+            };
+            let allocation = item.allocation.clone();
+            Ok(Observation { allocation, state, endpoints: vec![], container: None, gpu_count: None })
+        }
+        async fn logs(&self, _: &AllocationId, after: Option<&str>) -> Result<LogChunk, ProviderError> {
+            let lines = if after.is_none() { vec!["started".into()] } else { vec![] };
+            Ok(LogChunk { lines, next: "1".into() })
+        }
+        async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
+            let mut items = self.allocations.lock().unwrap();
+            let item = items.get_mut(id).ok_or_else(|| Self::not_found(id))?;
+            if item.ending && self.fault == Fault::TerminatesOnce {
+                return Err(Self::not_found(id));
+            }
+            (item.ending, item.looks) = (true, 0);
+            Ok(())
+        }
+        async fn list_owned(&self) -> Result<Vec<Allocation>, ProviderError> {
+            Ok(self.listed(|_| true))
+        }
+        async fn spend(&self, _: &AllocationId) -> Result<Option<Spend>, ProviderError> {
+            Ok(None)
+        }
+    }
+
+    /// Runs a future that never waits for anything but itself.
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return value;
+            }
+        }
+    }
+
+    fn case() -> ProviderCase {
+        ProviderCase {
+            filter: OfferFilter::default(),
+            launch: LaunchSpec {
+                name: "gh-contract".into(),
+                image: None,
+                image_digest: None,
+                launch_secret: Secret::random().unwrap(),
+                gate_key: PublicKey32::from([0; 32]),
+                linger: Duration::ZERO,
+                env: BTreeMap::new(),
+                disk_gib: None,
+                time_limit: None,
+            },
+            poll: Duration::from_secs(1),
+            patience: Duration::from_secs(10),
+        }
+    }
+
+    fn run(fault: Fault) {
+        block_on(provider(&Memory::new(fault), case(), async |_| {}));
+    }
+
+    #[test]
+    fn a_good_one_passes() {
+        run(Fault::None);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `find takes the whole name`")]
+    fn finds_strangers() {
+        run(Fault::FindsByPrefix);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `observe of an allocation that is gone is NotFound`")]
+    fn never_ends() {
+        run(Fault::NeverEnds);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `observe of an allocation that is gone is NotFound`")]
+    fn goes_on_to_observe_the_dead() {
+        run(Fault::ObservesTheDead);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `request_terminate is idempotent`")]
+    fn terminates_only_once() {
+        run(Fault::TerminatesOnce);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `list_owned does not give what is gone`")]
+    fn lists_the_dead() {
+        run(Fault::ListsTheDead);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `create makes one allocation`")]
+    fn creates_two() {
+        run(Fault::CreatesTwo);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `an allocation comes to run`")]
+    fn never_runs() {
+        run(Fault::NeverRuns);
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `offers are filtered`")]
+    fn ignores_the_filter() {
+        run(Fault::IgnoresFilter);
+    }
+
+    #[test]
+    fn a_failed_clause_leaves_nothing_running() {
+        let memory = Memory::new(Fault::CreatesTwo);
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            block_on(provider(&memory, case(), async |_| {}));
+        }));
+        assert!(failed.is_err());
+        assert!(memory.allocations.lock().unwrap().values().all(|item| item.ending));
+    }
+}

@@ -5,13 +5,14 @@
 pub mod channel;
 pub mod claims;
 pub mod clock;
-#[cfg(any(test, feature = "contract-tests"))]
+#[cfg(any(test, doc, feature = "contract-tests"))]
 pub mod contract;
 pub mod evidence;
 pub mod fixed;
 pub mod gate;
 pub mod job;
 pub mod protocol;
+pub mod host_memory;
 pub mod refusal;
 pub mod secret;
 pub mod segment;

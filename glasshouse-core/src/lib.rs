@@ -8,6 +8,7 @@ pub mod clock;
 pub mod contract;
 pub mod evidence;
 pub mod fixed;
+pub mod overhead;
 pub mod refusal;
 pub mod secret;
 pub mod traits;

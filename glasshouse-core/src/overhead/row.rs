@@ -28,8 +28,10 @@ pub struct Row {
 pub struct RowFacts {
     /// The run; a record that carries the row has the same.
     pub run: Nonce32,
-    /// Sessions of its protected segments, in order.
+    /// Sessions of its protected segments, in order: the session of each pair, when it counts.
     pub sessions: Vec<Nonce32>,
+    /// Sessions of its raw segments, likewise.
+    pub raw_sessions: Vec<Nonce32>,
     /// The provider's stable name.
     pub provider: Label,
     /// What the machine is.
@@ -271,13 +273,15 @@ fn facts(run: &Measurement) -> RowFacts {
             SegmentKind::Protected(p) => Some(p),
         })
         .collect();
+    let sessions = |mode| run.segments.iter().filter(|s| s.mode() == mode).map(|s| s.session).collect();
     let first = run.segments.first();
     let place = |s: &SegmentSample| (s.instance.clone(), s.device, s.gpu.clone());
     let state =
         protections.iter().map(|p| p.runtime_state).reduce(|a, b| if a == RuntimeState::Zeroized { b } else { a });
     RowFacts {
         run: run.run,
-        sessions: protections.iter().map(|p| p.session).collect(),
+        sessions: sessions(Mode::Protected),
+        raw_sessions: sessions(Mode::Raw),
         provider: run.provider.clone(),
         machine: run.machine.clone(),
         workload: run.workload.clone(),

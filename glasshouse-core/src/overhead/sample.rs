@@ -46,8 +46,6 @@ impl Cleanup {
 /// What a protected segment ended with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Protection {
-    /// Its session.
-    pub session: Nonce32,
     /// Its appraisal.
     pub attestation: Attestation,
     /// The last state that its signed events report.
@@ -96,6 +94,8 @@ pub struct Phase {
 /// One segment, measured in a fresh process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SegmentSample {
+    /// Its session; raw segments have one too, for their event chain.
+    pub session: Nonce32,
     /// Raw or protected.
     pub kind: SegmentKind,
     /// Its place in [`Order::plan`], from 0.

@@ -13,7 +13,6 @@ pub(crate) fn measurement(order: Order, repeats: u16, seconds: f64, rates: impl 
     let segment = |(position, mode): (usize, Mode)| {
         let units = (rates(mode, position) * seconds).round() as u64;
         let protection = Protection {
-            session: Nonce32::from([position as u8 + 1; 32]),
             attestation: Attestation::Verified(Assurance::SelfReported),
             runtime_state: RuntimeState::Zeroized,
         };
@@ -30,6 +29,7 @@ pub(crate) fn measurement(order: Order, repeats: u16, seconds: f64, rates: impl 
             ],
         };
         SegmentSample {
+            session: Nonce32::from([position as u8 + 1; 32]),
             kind: if mode == Mode::Raw { SegmentKind::Raw } else { SegmentKind::Protected(protection) },
             position,
             completed: true,

@@ -60,6 +60,7 @@ pub(super) struct RowWire {
     observed: Option<Observed>,
     run_id: Nonce32,
     sessions: Vec<Nonce32>,
+    raw_sessions: Vec<Nonce32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +148,7 @@ impl From<Row> for RowWire {
             observed,
             run_id: f.run,
             sessions: f.sessions,
+            raw_sessions: f.raw_sessions,
         }
     }
 }
@@ -184,15 +186,19 @@ impl TryFrom<RowWire> for Row {
 fn check(w: &RowWire) -> Result<(), &'static str> {
     let phases = w.lifecycle.as_ref().map_or(0, |l| l.phases.len());
     let planned = usize::from(w.repeats).saturating_mul(if w.order == Order::Abba { 2 } else { 1 });
+    let size = w.pairs.len().max(w.sessions.len()).max(w.raw_sessions.len());
+    let code = w.attestation_refusal.as_ref().is_none_or(|c| is_code(c.as_str()));
     let sorted = w.reasons.is_sorted_by(|a, b| a < b);
     let bars = [
-        (w.pairs.len() <= MAX_PAIRS && w.sessions.len() <= MAX_PAIRS && phases <= MAX_PHASES, "it is too large"),
+        (size <= MAX_PAIRS && phases <= MAX_PHASES, "it is too large"),
         (w.status == Status::of(w.duration_sec.value()), "status does not follow from durationSec"),
         (w.duration_sec.value() >= 0.0, "durationSec is negative"),
         (w.valid == (w.decision == Decision::Counted), "valid and decision disagree"),
         (sorted && w.reason == reason(&w.reasons), "reason does not follow from reasons"),
         (!w.valid || w.pairs.len() == planned, "it has not the pairs that its order plans"),
         (!w.valid || w.sessions.len() == w.pairs.len(), "it has not one session for each protected segment"),
+        (!w.valid || w.raw_sessions.len() == w.pairs.len(), "it has not one raw session for each raw segment"),
+        (code, "attestationRefusal is no code"),
         (
             w.valid || w.pairs.is_empty() && w.lifecycle.is_none() && w.interval_pct.is_none(),
             "it is excluded but has figures",
@@ -261,6 +267,7 @@ fn facts(w: &RowWire) -> Result<RowFacts, &'static str> {
     Ok(RowFacts {
         run: w.run_id,
         sessions: w.sessions.clone(),
+        raw_sessions: w.raw_sessions.clone(),
         provider: w.provider.clone(),
         machine: w.machine.clone(),
         workload: w.workload.clone(),
@@ -275,6 +282,11 @@ fn facts(w: &RowWire) -> Result<RowFacts, &'static str> {
         runtime_state: w.runtime_state,
         cleanup: w.cleanup,
     })
+}
+
+/// Codes are lower-case words joined by hyphens: nothing else can ride in one.
+fn is_code(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn reason(reasons: &[Exclusion]) -> Option<String> {

@@ -13,6 +13,7 @@ pub mod gate;
 pub mod job;
 pub mod protocol;
 pub mod host_memory;
+pub mod overhead;
 pub mod refusal;
 pub mod secret;
 pub mod segment;

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod contract;
 pub mod evidence;
 pub mod fixed;
+pub mod manifest;
+pub mod package;
 pub mod refusal;
 pub mod secret;
 pub mod traits;

@@ -7,7 +7,8 @@
 //! chunk(i)       = leaf of each 64 KiB piece of the chunk's ciphertext, in order (the last piece may be shorter),
 //!                  then the chunk's 16-byte tag
 //! ```
-//! One SHA-384 over 4 GiB would take one core six seconds, many times what AES-GCM takes on all of them. The
+//! One SHA-384 over 4 GiB would keep one core busy for six seconds while the others wait; leaves are hashed on all
+//! cores, and several per core at a time ([`lanes`](super::lanes)). The
 //! manifest fixes the chunk size and so, with the length, where every leaf and tag lies: the encoding is injective, and
 //! two packages of one digest would be a collision of SHA-384. Nothing here needs a key.
 #![deny(
@@ -20,9 +21,10 @@
 
 use sha2::{Digest as _, Sha384};
 
+use super::lanes::sha384_pieces;
 use super::layout::TAG_BYTES;
 use crate::fixed::Digest48;
-use crate::transcript::{Transcript, sha384};
+use crate::transcript::Transcript;
 
 /// Ciphertext bytes per leaf.
 const LEAF_BYTES: usize = 64 << 10;
@@ -32,9 +34,7 @@ pub(super) fn chunk_hash(sealed: &[u8]) -> Vec<u8> {
     let (text, tag) = sealed.split_last_chunk::<TAG_BYTES>().unwrap_or((sealed, &[0; TAG_BYTES]));
     let leaves = text.len().div_ceil(LEAF_BYTES).saturating_mul(48);
     let mut out = Vec::with_capacity(leaves.saturating_add(TAG_BYTES));
-    for piece in text.chunks(LEAF_BYTES) {
-        out.extend_from_slice(sha384(piece).as_ref());
-    }
+    sha384_pieces(text, LEAF_BYTES, &mut out);
     out.extend_from_slice(tag);
     out
 }

@@ -33,6 +33,7 @@ mod batch;
 mod digest;
 mod error;
 mod inspect;
+mod lanes;
 mod layout;
 mod open;
 mod seal;

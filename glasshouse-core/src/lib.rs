@@ -14,6 +14,8 @@ pub mod host_memory;
 pub mod job;
 pub mod overhead;
 pub mod protocol;
+pub mod manifest;
+pub mod package;
 pub mod refusal;
 pub mod secret;
 pub mod segment;

@@ -14,6 +14,7 @@ pub mod host_memory;
 pub mod job;
 pub mod overhead;
 pub mod protocol;
+pub mod record;
 pub mod refusal;
 pub mod secret;
 pub mod segment;

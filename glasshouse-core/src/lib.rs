@@ -16,6 +16,7 @@ pub mod overhead;
 pub mod protocol;
 pub mod manifest;
 pub mod package;
+pub mod record;
 pub mod refusal;
 pub mod secret;
 pub mod segment;

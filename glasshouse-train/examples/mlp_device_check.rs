@@ -11,7 +11,7 @@ use std::error::Error;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use glasshouse_core::traits::{ArtifactSink, Inputs, Workload, WorkloadError};
+use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Workload, WorkloadError};
 use glasshouse_train::gpu::GpuIdentity;
 use glasshouse_train::mlp::{Method, MlpConfig, MlpWorkload, Optimizer, Shape, Tuning, package_entries};
 
@@ -48,6 +48,7 @@ fn run(arguments: &[String]) -> Outcome<bool> {
     let mut passed = true;
     passed &= agreement()?;
     passed &= identity()?;
+    passed &= contract();
     speed(seconds)?;
     sweep(seconds)?;
     println!("{}", if passed { "all checks passed" } else { "SOME CHECKS FAILED" });
@@ -99,6 +100,21 @@ fn identity() -> Outcome<bool> {
         check("another process", shape, other == digest(shape, &[COMPARED])?);
     }
     Ok(passed)
+}
+
+/// The public contract tests, on the device.
+fn contract() -> bool {
+    println!("\ncontract of Workload on this device");
+    let config = MlpConfig { launch_batch: 4, ..MlpConfig::new(Shape::Tiny) };
+    [Method::CudaGraph, Method::CudaStream, Method::CudaAutograd].into_iter().fold(true, |passed, method| {
+        let inputs = || Inputs { sealed: package_entries(&config).unwrap_or_default(), ..Inputs::default() };
+        let good = std::panic::catch_unwind(|| {
+            let make = || Box::new(MlpWorkload::with_method(method)) as Box<dyn Workload>;
+            glasshouse_core::contract::workload(make, inputs, Device::Cuda);
+        });
+        println!("{:<4} {method}", verdict(good.is_ok()));
+        passed & good.is_ok()
+    })
 }
 
 fn speed(seconds: f64) -> Outcome<()> {

@@ -34,6 +34,12 @@ impl SigningSecret {
         &self.0
     }
 
+    /// Marks it as a key that signs the receipt and so outlives zeroization.
+    #[must_use]
+    pub(crate) fn into_session_key(self) -> Self {
+        Self(self.0.into_session_key())
+    }
+
     /// The public half.
     pub fn public(&self) -> PublicKey32 {
         PublicKey32::from(self.expand().verifying_key().to_bytes())

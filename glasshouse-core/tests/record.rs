@@ -83,11 +83,6 @@ const SIGNED_DEFECTS: &[(&str, &str, Edit)] = &[
         r.sessions[0].reference.minimum_assurance = Assurance::CpuTee;
     }),
     ("session-twice", "record-session-twice", |_, r| r.sessions.push(r.sessions[0].clone())),
-    ("session-refused-too", "record-session-twice", |_, r| {
-        let session = r.sessions[0].challenge.peek().unwrap().session;
-        let refusal = Refusal::new(Code::NONCE_REPLAYED, "a", "b");
-        r.refused.push(RefusedSession { session, at: UnixMillis(0), refusal });
-    }),
     ("receipt-missing", "receipt-missing", |run, r| {
         let script = Script { bodies: without_receipt, ..Script::default() };
         let mut world = run.world.again(std::sync::Arc::new(glasshouse_core::gate::MemoryGateStore::default()));
@@ -98,7 +93,7 @@ const SIGNED_DEFECTS: &[(&str, &str, Edit)] = &[
     ("overhead-row-of-a-session-left-out", "overhead-row-foreign", |_, r| r.sessions.clear()),
     ("overhead-row-of-a-raw-segment-left-out", "overhead-row-foreign", |_, r| r.raw_segments.clear()),
     ("overhead-row-twice", "overhead-row-foreign", |_, r| r.rows.push(r.rows[0].clone())),
-    ("overhead-row-renamed", "overhead-row-unproven", |run, r| r.rows = renamed(run, 1.0001)),
+    ("overhead-row-rate", "overhead-row-unproven", |run, r| r.rows = rated(run, 1.0001)),
     ("overhead-row-cleanup", "overhead-row-unproven", |_, r| r.cleanup = None),
     ("cleanup-unproven", "cleanup-unproven", |_, r| r.cleanup.as_mut().unwrap().absent_at.truncate(1)),
     ("cleanup-before-the-request", "cleanup-unproven", |_, r| {
@@ -195,7 +190,7 @@ fn without_receipt(script: &Script, units: u64) -> Vec<EventBody> {
 }
 
 /// The run's row with a raw rate that no segment reported; consistent in itself.
-fn renamed(run: &Run, factor: f64) -> Vec<glasshouse_core::overhead::Row> {
+fn rated(run: &Run, factor: f64) -> Vec<glasshouse_core::overhead::Row> {
     let mut json = serde_json::to_value(&run.record.rows).unwrap();
     let row = &mut json[0];
     let raw = row["pairs"][0]["rawEpochsPerSec"].as_f64().unwrap() * factor;
@@ -331,6 +326,15 @@ fn only_the_signers_own_key_signs() {
 }
 
 #[test]
+fn a_refusal_before_a_verdict_stands_beside_it() {
+    let mut run = slim();
+    let session = run.record.sessions[0].challenge.peek().unwrap().session;
+    let refusal = Refusal::new(Code::CHALLENGE_EXPIRED, "an answer in time", "a late one");
+    run.record.refused = vec![RefusedSession { session, at: now(0).wall, refusal }; 2];
+    assert!(verify(&run.bytes(), Some(run.key()), None).is_ok());
+}
+
+#[test]
 fn a_refused_session_is_in_the_record_and_its_row_out_of_every_number() {
     let mut run = run(Order::RawFirst, 1);
     let session = run.record.sessions[0].challenge.peek().unwrap().session;
@@ -370,18 +374,34 @@ fn an_explanation_says_what_is_proven_and_what_is_not() {
 }
 
 #[test]
-fn the_public_view_has_nothing_that_is_not_listed() {
-    let marker = "SECRETmarker42";
-    let run = run_with(Order::RawFirst, 1, &Script { secret: marker.into(), ..Script::default() });
+fn the_public_view_is_the_published_row_and_digests() {
+    let mut run = run(Order::RawFirst, 1);
+    let refusal = Refusal::new(Code::new("https-token-abc"), "free text", "more of it");
+    run.record.refused.push(RefusedSession { session: Nonce32::from([1; 32]), at: now(0).wall, refusal });
     let verified = verify(&run.bytes(), Some(run.key()), None).unwrap();
-    assert!(format!("{verified:?}").contains(marker));
     let view = serde_json::to_value(verified.public_view()).unwrap();
-    assert!(!view.to_string().contains(marker), "{view}");
     let row = &view["rows"][0];
     assert_eq!((row["attestation"].as_str(), row["assurance"].as_str()), (Some("verified"), Some("SelfReported")));
-    for private in ["machine", "allocation", "jwt", "container", "signature", "payload", "endpoint"] {
+    assert_eq!(view["refused"], serde_json::json!([]), "only codes of this crate are published");
+    for private in ["machine", "allocation", "jwt", "container", "signature", "payload", "endpoint", "token"] {
         assert!(!view.to_string().contains(private), "{private}");
     }
+}
+
+#[test]
+fn an_artifact_name_that_is_no_file_name_is_not_published() {
+    fn bodies(script: &Script, units: u64) -> Vec<EventBody> {
+        let mut bodies = slim_bodies(script, units);
+        for body in &mut bodies {
+            if let EventBody::Artifact { name, .. } = body {
+                *name = "https://host/?token=1".into();
+            }
+        }
+        bodies
+    }
+    let run = run_with(Order::RawFirst, 1, &Script { bodies, ..Script::default() });
+    let view = verify(&run.bytes(), None, None).unwrap().public_view();
+    assert_eq!(view.sessions[0].artifacts[0].name.as_str(), "unnamed");
 }
 
 #[test]
@@ -455,6 +475,24 @@ fn regenerate(dir: &Path) {
     for (name, _, edit) in FILE_DEFECTS {
         let bytes = whole.sign(of(name).clone());
         std::fs::write(dir.join(format!("bad/{name}.json")), edit(&whole, bytes)).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// The marker stands wherever free text can: containers, devices, methods, failures, receipts, reasons, moments,
+    /// machine, allocation, further claims.
+    #[test]
+    fn the_public_view_has_nothing_that_is_not_listed(
+        marker in "(rpa_[A-Z0-9]{20}|AKIA[0-9A-Z]{16}|https://[a-z]{8}\\.example/[a-z]{4}|hf_[a-zA-Z]{16}|node-[a-z]{8}\\.internal)",
+    ) {
+        let run = run_with(Order::RawFirst, 1, &Script { secret: marker.clone(), ..Script::default() });
+        let verified = verify(&run.bytes(), Some(run.key()), None).unwrap();
+        let everything = format!("{verified:?}");
+        prop_assert!(everything.contains(&marker), "the marker is in the record");
+        let view = serde_json::to_string(&verified.public_view()).unwrap();
+        prop_assert!(!view.contains(&marker), "{}", view);
     }
 }
 

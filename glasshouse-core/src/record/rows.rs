@@ -120,10 +120,12 @@ fn lasted(events: &SessionEvents, facts: &RowFacts) -> bool {
     events.measured.is_some_and(|(t, _)| seconds(t.micros) >= facts.duration_sec.value() * DURATION_TOLERANCE)
 }
 
+/// A row that says `cpu` for a GPU, or names another GPU, is about something else. A GPU without a name is no lie.
 fn on_device(events: &SessionEvents, facts: &RowFacts) -> bool {
     match (&events.device, &facts.gpu) {
         (Some(model), Some(gpu)) => Label::lossy(model) == gpu.model,
-        (_, None) => facts.device == Device::Cpu,
+        (Some(model), None) => (model == "cpu") == (facts.device == Device::Cpu),
         (None, Some(_)) => false,
+        (None, None) => true,
     }
 }

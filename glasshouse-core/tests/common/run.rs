@@ -120,7 +120,10 @@ pub fn run(order: Order, repeats: u16) -> Run {
 }
 
 pub fn run_with(order: Order, repeats: u16, script: &Script) -> Run {
-    let first = World::new();
+    let mut first = World::new();
+    first.attestor.claims.container.value = format!("host:{}", script.secret);
+    first.reference.container = first.attestor.claims.container.clone();
+    let first = first;
     let (mut sessions, mut raw_segments, mut segments) = (Vec::new(), Vec::new(), Vec::new());
     for (position, mode) in order.plan(repeats).into_iter().enumerate() {
         let mut world = first.again(Arc::new(MemoryGateStore::default()));
@@ -137,7 +140,7 @@ pub fn run_with(order: Order, repeats: u16, script: &Script) -> Run {
     let row = Measurement {
         run,
         provider: Label::lossy("local"),
-        machine: Label::lossy("2 x test CPU"),
+        machine: Label::lossy(&format!("2 x test CPU {}", script.secret)),
         workload: Label::lossy("mlp/tiny"),
         unit: Unit::Epoch,
         order,

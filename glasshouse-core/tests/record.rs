@@ -326,6 +326,20 @@ fn only_the_signers_own_key_signs() {
 }
 
 #[test]
+fn a_row_that_does_not_count_may_name_a_segment_of_which_nothing_came_home() {
+    let mut run = slim();
+    run.measurement.segments[1].completed = false;
+    run.record.rows = vec![run.measurement.clone().into_row()];
+    run.record.sessions.clear();
+    let verified = verify(&run.bytes(), Some(run.key()), None).unwrap();
+    assert!(!verified.record.rows[0].is_valid());
+    assert!(explain(&verified).contains("protected-incomplete"));
+    run.measurement.run = Nonce32::from([1; 32]);
+    run.record.rows = vec![run.measurement.clone().into_row()];
+    assert_eq!(verify(&run.bytes(), None, None).unwrap_err().code(), "overhead-row-foreign");
+}
+
+#[test]
 fn a_refusal_before_a_verdict_stands_beside_it() {
     let mut run = slim();
     let session = run.record.sessions[0].challenge.peek().unwrap().session;

@@ -68,10 +68,12 @@ fn belongs(
     if facts.run != record.run {
         return Err("it names another run");
     }
-    if facts.sessions.iter().any(|s| !ground.sessions.contains_key(s) && !ground.refused.contains(s)) {
+    // Nothing may have come home of a segment of a row that does not count; one that counts rests on all of them.
+    let counts = row.is_valid();
+    if counts && facts.sessions.iter().any(|s| !ground.sessions.contains_key(s) && !ground.refused.contains(s)) {
         return Err("it names a session that is not in this record");
     }
-    if facts.raw_sessions.iter().any(|s| !ground.raw.contains_key(s)) {
+    if counts && facts.raw_sessions.iter().any(|s| !ground.raw.contains_key(s)) {
         return Err("it names a raw segment that is not in this record");
     }
     match facts.sessions.iter().chain(&facts.raw_sessions).all(|s| used.insert(*s)) {

@@ -22,6 +22,8 @@ pub const SECONDS: u64 = 20;
 pub struct Run {
     pub world: World,
     pub record: EvidenceRecord,
+    /// What its row was computed from.
+    pub measurement: Measurement,
 }
 
 impl Run {
@@ -137,7 +139,7 @@ pub fn run_with(order: Order, repeats: u16, script: &Script) -> Run {
         segments.push(sample(&world, mode, position, units));
     }
     let run = Nonce32::random().unwrap();
-    let row = Measurement {
+    let measurement = Measurement {
         run,
         provider: Label::lossy("local"),
         machine: Label::lossy(&format!("2 x test CPU {}", script.secret)),
@@ -148,8 +150,7 @@ pub fn run_with(order: Order, repeats: u16, script: &Script) -> Run {
         duration_seconds: SECONDS as f64,
         segments,
         cleanup: Cleanup::Observed,
-    }
-    .into_row();
+    };
     let ended = now(1000).wall;
     let record = EvidenceRecord {
         version: VERSION.to_owned(),
@@ -159,7 +160,7 @@ pub fn run_with(order: Order, repeats: u16, script: &Script) -> Run {
         sessions,
         refused: Vec::new(),
         raw_segments,
-        rows: vec![row],
+        rows: vec![measurement.clone().into_row()],
         cleanup: Some(CleanupProof::new(
             Label::lossy("local"),
             format!("pod-{}", script.secret),
@@ -174,7 +175,7 @@ pub fn run_with(order: Order, repeats: u16, script: &Script) -> Run {
             source: ClaimSource::ProviderAsserted,
         }],
     };
-    Run { world: first, record }
+    Run { world: first, record, measurement }
 }
 
 pub fn session(world: &World, script: &Script, units: u64, start: u64) -> SessionRecord {

@@ -12,7 +12,9 @@ mod channel;
 mod evidence;
 mod liar;
 mod messages;
+mod package;
 mod published;
+mod record;
 mod release;
 mod report;
 mod tokens;
@@ -112,6 +114,9 @@ pub enum SuiteError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     NoRandomness,
+    /// The package could not be sealed, or could not be opened untampered.
+    #[error("the untampered package failed: {0}")]
+    Package(String),
     /// A scenario did not find what it was to tamper with.
     #[error("the scenario does not fit the code that it attacks: {0}")]
     Unfit(&'static str),
@@ -137,7 +142,8 @@ impl From<SegmentError> for SuiteError {
 
 /// Every scenario: the nine published ones first.
 pub fn scenarios() -> Vec<&'static Scenario> {
-    [published::ALL, evidence::ALL, tokens::ALL, messages::ALL, release::ALL, channel::ALL].concat()
+    [published::ALL, evidence::ALL, tokens::ALL, messages::ALL, release::ALL, package::ALL, channel::ALL, record::ALL]
+        .concat()
 }
 
 /// Runs one untampered control and every scenario, each in a world of its own.

@@ -13,6 +13,7 @@ use glasshouse_core::gate::{
     PackageKey, StoreError,
 };
 use glasshouse_core::job::{Budget, JobSpec};
+use glasshouse_core::package::{PackageBuilder, PackageDigests, Source, open};
 use glasshouse_core::protocol::{ResultKey, SigningSecret};
 use glasshouse_core::secret::Secret;
 use glasshouse_core::segment::{Grant, SegmentConfig, SegmentSession};
@@ -29,6 +30,12 @@ pub(super) const LEASE_SECONDS: u64 = 3600;
 /// How many units leases allow here.
 pub(super) const LEASE_UNITS: u64 = 100;
 
+/// Plaintext bytes of a chunk of the package here.
+pub(super) const CHUNK_BYTES: u32 = 4096;
+const ENTRY: &str = "data.bin";
+/// Five chunks of something.
+const CONTENT: [u8; 18_000] = [0x5a; 18_000];
+
 /// The suite's clock: an instant so many seconds after its beginning.
 pub(super) fn at(seconds: u64) -> Now {
     let seconds_since_boot = 1_000_u64.saturating_add(seconds);
@@ -41,12 +48,13 @@ pub(super) struct World {
     pub(super) session: Nonce32,
     pub(super) gate_key: Arc<SigningSecret>,
     pub(super) launch_secret: Arc<Secret<32>>,
-    pub(super) package_digest: Digest48,
-    pub(super) manifest_digest: Digest48,
+    /// The sealed package's bytes, and what names them.
+    pub(super) package: Vec<u8>,
+    pub(super) digests: PackageDigests,
+    pub(super) data_key: Secret<32>,
     pub(super) reference: ReferenceValues,
     pub(super) attestor: SoftwareAttestor,
     result_key: Arc<ResultKey>,
-    data_key: Secret<32>,
     store: Arc<AuditStore>,
 }
 
@@ -68,16 +76,22 @@ impl World {
             policy_digest,
             minimum_assurance: Assurance::SelfReported,
         };
+        let mut package = Vec::new();
+        let sealed = PackageBuilder::new("mlp")
+            .entry(ENTRY, Source::Slice(&CONTENT))
+            .chunk_bytes(CHUNK_BYTES)
+            .seal_to(&mut package)
+            .map_err(|error| SuiteError::Package(error.to_string()))?;
         Ok(Self {
             session: random()?,
+            package,
+            digests: sealed.digests,
+            data_key: sealed.data_key,
             gate_key: Arc::new(SigningSecret::random().map_err(no_randomness)?),
             launch_secret: Arc::new(Secret::random().map_err(no_randomness)?),
-            package_digest: random_digest()?,
-            manifest_digest: random_digest()?,
             reference,
             attestor,
             result_key: Arc::new(ResultKey::random().map_err(no_randomness)?),
-            data_key: Secret::random().map_err(no_randomness)?,
             store: Arc::new(AuditStore::default()),
         })
     }
@@ -87,8 +101,9 @@ impl World {
         Ok(Self {
             gate_key: Arc::clone(&self.gate_key),
             launch_secret: Arc::clone(&self.launch_secret),
-            package_digest: self.package_digest,
-            manifest_digest: self.manifest_digest,
+            package: self.package.clone(),
+            digests: self.digests,
+            data_key: copy(&self.data_key),
             result_key: Arc::clone(&self.result_key),
             ..Self::new()?
         })
@@ -107,8 +122,8 @@ impl World {
             result_key: Arc::clone(&self.result_key),
             launch_secret: Arc::clone(&self.launch_secret),
             package: PackageKey {
-                package_digest: self.package_digest,
-                manifest_digest: self.manifest_digest,
+                package_digest: self.digests.package,
+                manifest_digest: self.digests.manifest,
                 data_key: copy(&self.data_key),
             },
             job: JobSpec {
@@ -135,8 +150,8 @@ impl World {
             session: self.session,
             gate_key: self.gate_key.public(),
             launch_secret: copy(&self.launch_secret),
-            package_digest: self.package_digest,
-            manifest_digest: self.manifest_digest,
+            package_digest: self.digests.package,
+            manifest_digest: self.digests.manifest,
         })
     }
 
@@ -165,11 +180,15 @@ impl World {
     }
 }
 
-/// The untampered session, from challenge to terminal event: the key arrives, and it is the right one.
+/// The untampered session, from challenge to terminal event: the key arrives once, is the right
+/// one, and opens the package.
 pub(super) fn control() -> Result<Control, SuiteError> {
     let world = World::new()?;
     let (mut owner, mut grant) = world.granted()?;
-    let released = world.store.commits() == 1 && grant.data_key.ct_eq(&world.data_key);
+    let opened = open(world.package.as_slice(), &grant.data_key, &world.digests);
+    let opened = opened.map_err(|error| SuiteError::Package(error.to_string()))?;
+    let content = opened.entries.get(ENTRY).is_some_and(|entry| **entry == CONTENT);
+    let released = world.store.commits() == 1 && grant.data_key.ct_eq(&world.data_key) && content;
     let end = EventBody::End { outcome: Outcome::Completed, reason: None };
     owner.records(&[grant.channel.emit(&end, at(1))?])?;
     let parts = owner.record_parts().ok_or(SuiteError::Unfit("a released session has parts for its record"))?;
@@ -194,7 +213,7 @@ pub(super) fn no_randomness<E>(_: E) -> SuiteError {
     SuiteError::NoRandomness
 }
 
-fn copy(secret: &Secret<32>) -> Secret<32> {
+pub(super) fn copy(secret: &Secret<32>) -> Secret<32> {
     Secret::take(&mut { *secret.expose() })
 }
 

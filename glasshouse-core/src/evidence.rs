@@ -85,10 +85,7 @@ impl GpuEvidence {
         devices.sort_by(|a, b| (&a.serial.0, &a.report.0).cmp(&(&b.serial.0, &b.report.0)));
         let count = u64::try_from(devices.len()).unwrap_or(u64::MAX);
         let start = Transcript::new("gh/g/1").lp(count.to_be_bytes());
-        devices
-            .into_iter()
-            .fold(start, |t, d| t.lp(d.kind.as_str()).lp(&d.report.0).lp(&d.chain.0))
-            .sha384()
+        devices.into_iter().fold(start, |t, d| t.lp(d.kind.as_str()).lp(&d.report.0).lp(&d.chain.0)).sha384()
     }
 }
 

@@ -2,14 +2,21 @@
 //!
 //! Sans-I/O: sessions take and give messages and take the clock as an argument. No HTTP, no async runtime, no tensors.
 
+pub mod channel;
 pub mod claims;
 pub mod clock;
-#[cfg(any(test, feature = "contract-tests"))]
+#[cfg(any(test, doc, feature = "contract-tests"))]
 pub mod contract;
 pub mod evidence;
 pub mod fixed;
+pub mod gate;
+pub mod job;
+pub mod protocol;
+pub mod host_memory;
+pub mod overhead;
 pub mod refusal;
 pub mod secret;
+pub mod segment;
 pub mod traits;
 pub mod transcript;
 

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read};
 
+use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::fixed::{Blob, Digest32, Nonce32, PublicKey32};
 use glasshouse_core::refusal::Refusal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -33,6 +34,7 @@ pub(crate) struct SegmentStart {
     pub(crate) id: SegmentId,
     pub(crate) mode: SegmentMode,
     pub(crate) session: Nonce32,
+    pub(crate) attestor: EvidenceKind,
     pub(crate) gate_key: PublicKey32,
     pub(crate) image_digest: Option<Digest32>,
     pub(crate) linger_millis: u64,

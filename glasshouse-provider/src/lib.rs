@@ -4,6 +4,7 @@
 //! or knows a concrete attestor.
 
 mod agent;
+mod bundle;
 pub mod client;
 mod clock;
 mod frames;
@@ -15,4 +16,4 @@ pub mod wire;
 
 pub use local::LocalProvider;
 pub use memory::MemoryProvider;
-pub use roles::{InsideRole, Registry, SegmentContext, serve_if_launched};
+pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};

@@ -161,6 +161,7 @@ mod tests {
             id: crate::wire::SegmentId::new("a").unwrap(),
             mode: crate::wire::SegmentMode::Raw,
             session: Fixed([0; 32]),
+            attestor: glasshouse_core::claims::EvidenceKind::Software,
             package: Fixed([0; 48]),
             job: None,
         };

@@ -78,6 +78,7 @@ impl Segments {
             id: start.id,
             mode: start.mode,
             session: start.session,
+            attestor: start.attestor,
             gate_key: launch.gate_key,
             image_digest: launch.image_digest,
             linger_millis: launch.linger_millis,

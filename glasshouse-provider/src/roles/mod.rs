@@ -3,9 +3,9 @@
 mod launch;
 mod registry;
 
-pub(crate) use launch::{Hold, Launch, ROLE_VARIABLE, enter_agent};
+pub(crate) use launch::{anti_debug_level, Hold, Launch, ROLE_VARIABLE, enter_agent};
 pub use launch::{LaunchError, agent_environment};
-pub use registry::{Registry, SegmentContext};
+pub use registry::{DeviceFacts, Registry, SegmentContext};
 
 use std::io::Write as _;
 

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::fixed::{Blob, Digest48, Nonce32};
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +167,8 @@ pub struct StartSegment {
     pub mode: SegmentMode,
     /// The session that it is started for.
     pub session: Nonce32,
+    /// The attestor that it attests with; a raw one only runs under its protections.
+    pub attestor: EvidenceKind,
     /// SHA-384 of the uploaded file that it opens.
     pub package: Digest48,
     /// For a raw segment: the job, as core encodes it. A protected one has it out of the release.

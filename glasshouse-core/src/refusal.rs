@@ -85,6 +85,26 @@ codes! {
     PACKAGE_DIGEST_MISMATCH = "package-digest-mismatch", "upload the package that this session was made for";
     /// The manifest digest differs.
     MANIFEST_HASH_MISMATCH = "manifest-hash-mismatch", "upload the package that this session was made for";
+    /// The bytes do not begin like a package.
+    PACKAGE_MALFORMED = "package-malformed", "pass the file that sealing wrote";
+    /// A manifest is not the one spelling of a valid manifest.
+    MANIFEST_MALFORMED = "manifest-malformed", "the package was changed after it was sealed, or made by another version";
+    /// A package ends before its manifest says so.
+    PACKAGE_TRUNCATED = "package-truncated", "upload the package again";
+    /// A package goes on after its manifest says that it ends.
+    PACKAGE_EXTENDED = "package-extended", "upload the package again";
+    /// Nothing at the start of a package authenticates: another key, or everything replaced.
+    PACKAGE_UNOPENABLE = "package-unopenable", "use the key that sealing returned with this package";
+    /// A chunk authenticates nowhere in its package.
+    PACKAGE_CHUNK_FORGED = "package-chunk-forged", "upload the package again";
+    /// Two chunks of one package stand in each other's place.
+    PACKAGE_CHUNK_SWAPPED = "package-chunk-swapped", "upload the package again";
+    /// A chunk stands before its place.
+    PACKAGE_CHUNK_REORDERED = "package-chunk-reordered", "upload the package again";
+    /// A chunk stands once more after its place.
+    PACKAGE_CHUNK_REPEATED = "package-chunk-repeated", "upload the package again";
+    /// An authentic package whose index disagrees with its manifest.
+    PACKAGE_INDEX_MALFORMED = "package-index-malformed", "seal the package again with a version that works";
     /// The image digest differs.
     IMAGE_DIGEST_MISMATCH = "image-digest-mismatch", "pin the image by digest and pass that digest as reference value";
     /// The container id or its source differs.

@@ -1,1 +1,7 @@
-//! glasshouse-train
+//! Workloads of Glasshouse: what a protected run trains.
+//!
+//! Raw and protected runs call exactly the same code here, and one binary on one device gives the same bits every time.
+
+pub mod mlp;
+
+pub use mlp::{MlpConfig, MlpWorkload};

@@ -12,6 +12,7 @@ mod memory_store;
 mod session;
 mod store;
 
+pub(crate) use appraise::check_claims;
 pub use config::{GateError, LeaseTerms, OwnerConfig, PackageKey};
 pub use file_store::FileGateStore;
 pub use memory_store::MemoryGateStore;

@@ -51,7 +51,7 @@ impl SigningSecret {
 }
 
 /// Checks an Ed25519 signature by the strict rules: no small-order keys, one signature per message and key.
-pub(super) fn verify_signature(key: &PublicKey32, bytes: &[u8], signature: &Signature64) -> bool {
+pub(crate) fn verify_signature(key: &PublicKey32, bytes: &[u8], signature: &Signature64) -> bool {
     VerifyingKey::from_bytes(key.as_bytes())
         .is_ok_and(|key| key.verify_strict(bytes, &Signature::from_bytes(signature.as_bytes())).is_ok())
 }

@@ -16,6 +16,11 @@ pub(crate) fn boot() -> Duration {
     Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
 }
 
+/// Time since boot, microseconds.
+pub(crate) fn boot_micros() -> u64 {
+    u64::try_from(boot().as_micros()).unwrap_or(u64::MAX)
+}
+
 /// The wall clock; zero on a machine set before 1970, which every staleness check then refuses.
 pub(crate) fn wall() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

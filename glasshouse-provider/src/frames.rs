@@ -9,7 +9,7 @@ use glasshouse_core::refusal::Refusal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::wire::{SegmentId, SegmentMode, SegmentStep};
+use crate::wire::{SegmentId, SegmentMode, StepMark};
 
 /// Largest frame: an artifact's piece or an evidence with many certificates, in base64.
 const MAX_FRAME: u32 = 24 << 20;
@@ -46,7 +46,7 @@ pub(crate) struct SegmentStart {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum FromSegment {
-    Step(SegmentStep),
+    Step(StepMark),
     Evidence(Blob),
     Released,
     /// The segment refused the challenge or the release that it was last given.
@@ -115,13 +115,14 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> io::Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::SegmentStep;
 
     #[test]
     fn frames_follow_each_other() {
-        let mut bytes = encode(&FromSegment::Step(SegmentStep::Train)).unwrap();
+        let mut bytes = encode(&FromSegment::Step(StepMark { step: SegmentStep::Train, boot_micros: 7 })).unwrap();
         bytes.extend(encode(&FromSegment::Record { seq: 3, record: Blob(vec![1, 2]) }).unwrap());
         let mut from = bytes.as_slice();
-        assert!(matches!(read(&mut from), Ok(Some(FromSegment::Step(SegmentStep::Train)))));
+        assert!(matches!(read(&mut from), Ok(Some(FromSegment::Step(mark))) if mark.boot_micros == 7));
         assert!(matches!(read(&mut from), Ok(Some(FromSegment::Record { seq: 3, .. }))));
         assert!(matches!(read::<FromSegment>(&mut from), Ok(None)));
     }

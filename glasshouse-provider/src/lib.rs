@@ -11,9 +11,12 @@ mod frames;
 pub mod local;
 pub mod memory;
 pub mod roles;
+pub mod run;
 mod segment;
+pub mod supervisor;
 pub mod wire;
 
 pub use local::LocalProvider;
 pub use memory::MemoryProvider;
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
+pub use run::{OverheadRun, ProtectedRun};

@@ -34,6 +34,12 @@ impl SigningSecret {
         &self.0
     }
 
+    /// The key as one that outlives zeroization, because it signs the receipt.
+    #[must_use]
+    pub fn into_session_key(self) -> Self {
+        Self(self.0.into_session_key())
+    }
+
     /// The public half.
     pub fn public(&self) -> PublicKey32 {
         PublicKey32::from(self.expand().verifying_key().to_bytes())

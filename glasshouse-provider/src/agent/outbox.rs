@@ -7,11 +7,16 @@ use glasshouse_core::refusal::Refusal;
 use tokio::sync::watch;
 
 use super::artifacts::Artifacts;
+use crate::clock;
 use crate::frames::FromSegment;
-use crate::wire::{MAX_MESSAGE, OutboxRecord, RecordsPage, SegmentExit, SegmentStatus, SegmentStep, StartSegment};
+use crate::wire::{
+    MAX_MESSAGE, OutboxRecord, RecordsPage, SegmentExit, SegmentStatus, SegmentStep, StartSegment, StepMark,
+};
 
 /// Unacknowledged records kept per segment; a segment that goes beyond is broken.
 const MAX_RECORDS: usize = 1 << 16;
+/// A segment that answers challenges again and again enters steps again and again.
+const MAX_STEPS: usize = 256;
 /// Records in one page weigh at most this, before base64.
 const PAGE_BYTES: usize = MAX_MESSAGE;
 
@@ -28,7 +33,7 @@ pub(super) struct Outbox {
 }
 
 struct State {
-    step: SegmentStep,
+    steps: Vec<StepMark>,
     records: Vec<OutboxRecord>,
     last_seq: Option<u64>,
     answer: Option<Answer>,
@@ -37,10 +42,16 @@ struct State {
     exit: Option<SegmentExit>,
 }
 
+impl State {
+    fn step(&self) -> SegmentStep {
+        self.steps.last().map_or(SegmentStep::Start, |mark| mark.step)
+    }
+}
+
 impl Outbox {
     pub(super) fn new(artifacts: Artifacts) -> Self {
         let state = State {
-            step: SegmentStep::Start,
+            steps: vec![StepMark { step: SegmentStep::Start, boot_micros: clock::boot_micros() }],
             records: Vec::new(),
             last_seq: None,
             answer: None,
@@ -68,7 +79,12 @@ impl Outbox {
     pub(super) fn take(&self, message: FromSegment) -> Result<(), String> {
         let mut state = self.lock();
         match message {
-            FromSegment::Step(step) => state.step = step,
+            FromSegment::Step(mark) => {
+                if state.steps.len() >= MAX_STEPS {
+                    return Err(format!("{MAX_STEPS} steps were entered"));
+                }
+                state.steps.push(mark);
+            }
             FromSegment::Evidence(evidence) => state.answer = Some(Answer::Evidence(evidence)),
             FromSegment::Released => state.answer = Some(Answer::Released),
             FromSegment::Refused(refusal) => state.answer = Some(Answer::Refused(refusal)),
@@ -93,7 +109,7 @@ impl Outbox {
     pub(super) fn exited(&self, code: Option<i32>, signal: Option<i32>, why: Option<String>) {
         let mut state = self.lock();
         let reason = why.or_else(|| state.reason.clone());
-        state.exit = Some(SegmentExit { code, signal, step: state.step, last_seq: state.last_seq, reason });
+        state.exit = Some(SegmentExit { code, signal, step: state.step(), last_seq: state.last_seq, reason });
         drop(state);
         self.wake();
     }
@@ -113,7 +129,8 @@ impl Outbox {
             id: start.id.clone(),
             mode: start.mode,
             pid,
-            step: state.step,
+            step: state.step(),
+            steps: state.steps.clone(),
             last_seq: state.last_seq,
             exit: state.exit.clone(),
         }
@@ -187,7 +204,7 @@ mod tests {
     fn the_exit_keeps_step_and_reason() {
         let folder = tempfile::tempdir().unwrap();
         let (outbox, _) = outbox(folder.path());
-        outbox.take(FromSegment::Step(SegmentStep::Train)).unwrap();
+        outbox.take(FromSegment::Step(StepMark { step: SegmentStep::Train, boot_micros: 1 })).unwrap();
         outbox.take(FromSegment::Ending("no more data".into())).unwrap();
         outbox.exited(Some(1), None, None);
         let exit = outbox.exit().unwrap();

@@ -67,7 +67,7 @@ async fn hello(State(agent): Shared) -> Json<Hello> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: agent.launch.name.clone(),
         pid: std::process::id(),
-        boot_millis: u64::try_from(clock::boot().as_millis()).unwrap_or(u64::MAX),
+        boot_millis: clock::boot_micros() / 1000,
         segments: agent.segments.statuses(),
     })
 }

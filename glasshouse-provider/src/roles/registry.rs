@@ -91,7 +91,8 @@ impl Registry {
         mut self,
         make: impl Fn(Device) -> Option<Z> + Send + Sync + 'static,
     ) -> Self {
-        self.zeroizers.push(Box::new(move |device| make(device).map(|zeroizer| Box::new(zeroizer) as Box<dyn Zeroizer>)));
+        self.zeroizers
+            .push(Box::new(move |device| make(device).map(|zeroizer| Box::new(zeroizer) as Box<dyn Zeroizer>)));
         self
     }
 

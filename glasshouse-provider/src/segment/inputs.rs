@@ -50,9 +50,11 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
         .map(|input| {
             let folder = folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_VARIABLE}")))?;
             let path = folder.join(&input.name);
-            let (seen, bytes) = sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;
+            let (seen, bytes) =
+                sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;
             if seen != input.sha256 || bytes != input.bytes {
-                let why = format!("expected SHA-256 {} of {} bytes, found {seen} of {bytes}", input.sha256, input.bytes);
+                let why =
+                    format!("expected SHA-256 {} of {} bytes, found {seen} of {bytes}", input.sha256, input.bytes);
                 return Err(failure(&input.name, why));
             }
             Ok((input.name.clone(), path))

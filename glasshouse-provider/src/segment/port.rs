@@ -11,9 +11,10 @@ use glasshouse_core::secret::Secret;
 use rustix::process::Signal;
 
 use super::stop::{Stop, StopFlag};
+use crate::clock;
 use crate::frames::{self, FromSegment, SegmentStart, ToSegment};
 use crate::roles::note;
-use crate::wire::SegmentStep;
+use crate::wire::{SegmentStep, StepMark};
 
 /// Once the owner is gone, the process has this long to zeroize; then the kernel takes its memory.
 const LAST_GRACE: Duration = Duration::from_secs(4);
@@ -62,7 +63,7 @@ impl Port {
 
     /// An agent that is gone is told by its pipe's end, so that what cannot be sent is dropped here.
     pub(super) fn step(&mut self, step: SegmentStep) {
-        let _ = self.send(&FromSegment::Step(step));
+        let _ = self.send(&FromSegment::Step(StepMark { step, boot_micros: clock::boot_micros() }));
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal) {

@@ -1,8 +1,8 @@
 //! Why a segment must stop, told by whoever notices first.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use glasshouse_core::refusal::Refusal;
 

@@ -177,7 +177,6 @@ impl Segment<'_> {
             .and_then(|record: SealedRecord| channel.command(&record));
         match opened {
             Ok(Command::Stop) => self.port.stop.set(Stop::Asked),
-            Ok(_) => {}
             // Forged or repeated: who cannot seal a command gets no answer either.
             Err(refusal) => crate::roles::note(format_args!("a command was ignored: {refusal}")),
         }

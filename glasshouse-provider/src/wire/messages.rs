@@ -91,6 +91,16 @@ impl fmt::Display for SegmentStep {
     }
 }
 
+/// When a segment entered a step, in its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepMark {
+    /// The step.
+    pub step: SegmentStep,
+    /// The allocation's boot clock, microseconds.
+    pub boot_micros: u64,
+}
+
 /// How a segment's process ended, and in which step. The agent saw this; the runtime did not sign it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,6 +161,8 @@ pub struct SegmentStatus {
     pub pid: Option<u32>,
     /// Its step.
     pub step: SegmentStep,
+    /// Every step so far, in order.
+    pub steps: Vec<StepMark>,
     /// The last sequence number in the outbox.
     pub last_seq: Option<u64>,
     /// How it ended, once it did.

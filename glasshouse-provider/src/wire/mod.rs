@@ -10,7 +10,7 @@ pub use error::{WireCode, WireError};
 pub(crate) use mac::{MacKey, RequestHead, ResponseHead};
 pub use messages::{
     AckRequest, ArtifactEntry, Hello, OutboxRecord, PackageStatus, RecordsPage, SegmentExit, SegmentId, SegmentMode,
-    SegmentStatus, SegmentStep, StartSegment,
+    SegmentStatus, SegmentStep, StartSegment, StepMark,
 };
 
 /// Version of this protocol; it stands in every path.

@@ -14,10 +14,11 @@ use glasshouse_attest::software::{
     RuntimeStateCell, SoftwareAttestor, SoftwarePolicy, SoftwareVerifier, executable_digest, harden, read_back,
     system_clock,
 };
-use glasshouse_core::claims::{ANTI_DEBUG_PROFILE, AntiDebugLevel, Assurance, ReferenceValues};
+use glasshouse_core::claims::{ANTI_DEBUG_PROFILE, AntiDebugLevel, Assurance, Claims, ReferenceValues};
+use glasshouse_core::contract::{self, VerifierSample};
 use glasshouse_core::evidence::{CpuEvidence, GpuEvidence};
 use glasshouse_core::fixed::{Digest32, Digest64};
-use glasshouse_core::traits::{Attestor as _, Binding, Verifier as _};
+use glasshouse_core::traits::{Attestor as _, Verifier as _};
 
 const ROLE: &str = "GLASSHOUSE_TEST_ROLE";
 const NOBODY: u32 = 65_534;
@@ -91,13 +92,15 @@ fn hold() {
     let start = Instant::now();
     let quote = attestor.quote(&report_data).unwrap();
     let quoted = start.elapsed();
-    appraised(&claims, &quote, &report_data);
+    keeps_the_contracts(&attestor, &claims, &quote, &report_data);
     let size = fs::metadata(&own).unwrap().len();
     println!("ready: {size} bytes measured in {first:?}, again in {again:?}, quoted in {quoted:?}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-fn appraised(claims: &glasshouse_core::claims::Claims, quote: &CpuEvidence, report_data: &Digest64) {
+/// Under the default policy, with nothing relaxed.
+fn keeps_the_contracts(attestor: &SoftwareAttestor, claims: &Claims, quote: &CpuEvidence, report_data: &Digest64) {
+    contract::attestor(attestor);
     let verifier = SoftwareVerifier::new(SoftwarePolicy::default());
     let reference = ReferenceValues {
         kind: claims.kind,
@@ -109,11 +112,17 @@ fn appraised(claims: &glasshouse_core::claims::Claims, quote: &CpuEvidence, repo
         policy_digest: verifier.policy_digest(),
         minimum_assurance: Assurance::SelfReported,
     };
-    let gpu_nonce = Digest32::from([0; 32]);
-    let binding = Binding { gpu_nonce: &gpu_nonce, report_data, reference: &reference, claims };
-    let appraisal = verifier.appraise(quote, &GpuEvidence::default(), &binding, system_clock()).unwrap();
-    assert_eq!(appraisal.assurance, Assurance::SelfReported);
-    assert!(appraisal.relaxations.is_empty());
+    let now = system_clock();
+    contract::verifier(&verifier, || VerifierSample {
+        claims: claims.clone(),
+        reference: reference.clone(),
+        gpu_nonce: Digest32::from([0; 32]),
+        report_data: *report_data,
+        cpu: quote.clone(),
+        gpus: GpuEvidence::default(),
+        now,
+        signed_bytes: usize::MAX,
+    });
 }
 
 fn preloaded() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::Device as CandleDevice;
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Workload, WorkloadError};
-use glasshouse_train::mlp::{Autograd, MlpConfig, MlpData, MlpWorkload, Optimizer, Shape, package_entries};
+use glasshouse_train::mlp::{Autograd, Method, MlpConfig, MlpData, MlpWorkload, Optimizer, Shape, package_entries};
 
 fn inputs(config: &MlpConfig) -> Inputs {
     Inputs { sealed: package_entries(config).unwrap(), ..Inputs::default() }
@@ -198,4 +198,29 @@ fn inputs_that_were_refused_leave_a_workload_that_can_still_be_prepared() {
 fn cuda_without_the_feature_says_how_to_get_it() {
     let error = MlpWorkload::new().prepare(inputs(&MlpConfig::new(Shape::Tiny)), Device::Cuda).unwrap_err();
     assert!(error.to_string().contains("--features cuda"), "{error}");
+}
+
+#[test]
+fn the_contract_holds_for_every_cpu_method() {
+    for method in [Method::CpuFused, Method::CpuAutograd] {
+        let config = MlpConfig { layers: vec![8, 16, 2], batch: 70, ..MlpConfig::new(Shape::Tiny) };
+        let make = || Box::new(MlpWorkload::with_method(method)) as Box<dyn Workload>;
+        glasshouse_core::contract::workload(make, || inputs(&config), Device::Cpu);
+    }
+}
+
+#[test]
+fn a_method_of_another_device_is_refused() {
+    let config = MlpConfig::new(Shape::Tiny);
+    for (method, device) in [(Method::CpuFused, Device::Cuda), (Method::CudaGraph, Device::Cpu)] {
+        let error = MlpWorkload::with_method(method).prepare(inputs(&config), device).unwrap_err();
+        assert!(error.to_string().contains(&format!("choose {}", method.device())), "{error}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_is_what_runs() {
+    let mut workload = MlpWorkload::with_method(Method::CpuAutograd);
+    workload.prepare(inputs(&MlpConfig::new(Shape::Tiny)), Device::Cpu).unwrap();
+    assert_eq!((workload.method(), workload.fallback(), workload.launch_batch()), (Some(Method::CpuAutograd), None, 1));
 }

@@ -31,8 +31,8 @@ pub fn harden(level: AntiDebugLevel) -> Result<AntiDebug, AttestError> {
     APPLIED.fetch_max(rank(level), Ordering::SeqCst);
     let now = read_back()?;
     if now.level < level {
-        let (check, why) = first_failure(&now);
-        return Err(AttestError::NotHardened { check, why: why.to_owned() });
+        let why = AntiDebug { level, ..now }.failed_check().unwrap_or("it was not applied");
+        return Err(AttestError::NotHardened { check: level.as_str(), why: format!("{why}; {}", advice(level)) });
     }
     Ok(now)
 }
@@ -59,15 +59,11 @@ pub fn read_back() -> Result<AntiDebug, AttestError> {
 }
 
 /// The highest level whose checks all hold, whatever level the profile itself names.
-///
-/// `Strict` asks Yama for at least scope 1 where there is a Yama; whether its absence is acceptable is the policy's.
 pub fn level_of(profile: &AntiDebug) -> AntiDebugLevel {
-    let basic = profile.not_dumpable && profile.no_core_files && profile.no_tracer && profile.no_preload;
-    match (basic, profile.ptrace_scope) {
-        (false, _) => AntiDebugLevel::Off,
-        (true, Some(0)) => AntiDebugLevel::Basic,
-        (true, _) => AntiDebugLevel::Strict,
-    }
+    [AntiDebugLevel::Strict, AntiDebugLevel::Basic]
+        .into_iter()
+        .find(|level| AntiDebug { level: *level, ..profile.clone() }.failed_check().is_none())
+        .unwrap_or(AntiDebugLevel::Off)
 }
 
 /// The highest level that was asked of [`harden`] in this process.
@@ -89,15 +85,10 @@ fn applied() -> AntiDebugLevel {
     }
 }
 
-fn first_failure(now: &AntiDebug) -> (&'static str, &'static str) {
-    match now {
-        AntiDebug { not_dumpable: false, .. } => ("dumpable", "PR_GET_DUMPABLE is not 0"),
-        AntiDebug { no_core_files: false, .. } => ("core limit", "RLIMIT_CORE is not 0"),
-        AntiDebug { no_tracer: false, .. } => ("tracer", "a debugger is attached; detach it"),
-        AntiDebug { no_preload: false, .. } => {
-            ("preload", "LD_PRELOAD, LD_AUDIT or /etc/ld.so.preload names a library; unset it and start again")
-        }
-        _ => ("ptrace scope", "kernel.yama.ptrace_scope is 0; set it to 1 or more, or ask for level basic"),
+fn advice(level: AntiDebugLevel) -> &'static str {
+    match level {
+        AntiDebugLevel::Strict => "strict also needs kernel.yama.ptrace_scope at 1 or more; set it, or ask for basic",
+        _ => "detach debuggers, unset LD_PRELOAD and LD_AUDIT, empty /etc/ld.so.preload, and start again",
     }
 }
 
@@ -194,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_level_is_what_its_checks_say() {
-        assert_eq!(level_of(&all_hold(None)), AntiDebugLevel::Strict);
+        assert_eq!(level_of(&all_hold(None)), AntiDebugLevel::Basic, "nothing restricts ptrace without Yama");
         assert_eq!(level_of(&all_hold(Some(1))), AntiDebugLevel::Strict);
         assert_eq!(level_of(&all_hold(Some(0))), AntiDebugLevel::Basic);
         for one in [
@@ -204,9 +195,7 @@ mod tests {
             AntiDebug { no_preload: false, ..all_hold(Some(1)) },
         ] {
             assert_eq!(level_of(&one), AntiDebugLevel::Off, "{one:?}");
-            assert_ne!(first_failure(&one).0, "ptrace scope");
         }
-        assert_eq!(first_failure(&all_hold(Some(0))).0, "ptrace scope");
     }
 
     #[test]

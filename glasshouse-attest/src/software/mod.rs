@@ -22,4 +22,5 @@ pub use harden::{harden, level_of, read_back};
 pub use policy::{MinimumAntiDebug, SoftwarePolicy};
 pub use state::RuntimeStateCell;
 pub use token::PROFILE;
+pub(crate) use token::Token;
 pub use verifier::SoftwareVerifier;

@@ -36,9 +36,6 @@ impl MinimumAntiDebug {
 #[serde(deny_unknown_fields, default)]
 pub struct SoftwarePolicy {
     // In alphabetical order, so that what serde writes is RFC 8785's canonical form.
-    /// Accept `strict` from a kernel without Yama, where nothing restricts ptrace between processes of one user but
-    /// that they are not dumpable.
-    pub allow_strict_without_yama: bool,
     /// Accept a runtime that a debugger may read. For work on Glasshouse itself.
     pub dangerous_allow_anti_debug_off: bool,
     /// How far `iat` may lie ahead of the owner's clock.
@@ -53,7 +50,6 @@ impl Default for SoftwarePolicy {
     /// Basic anti-debug, tokens of at most two minutes, clocks at most one minute ahead, nothing relaxed.
     fn default() -> Self {
         Self {
-            allow_strict_without_yama: false,
             dangerous_allow_anti_debug_off: false,
             max_clock_ahead_seconds: 60,
             max_token_age_seconds: 120,
@@ -66,17 +62,11 @@ impl SoftwarePolicy {
     /// The canonical JSON (RFC 8785) of the policy.
     pub fn canonical_json(&self) -> String {
         // Booleans, integers and two words: written out, so that nothing can fail here; a test compares it with serde.
-        let Self {
-            allow_strict_without_yama,
-            dangerous_allow_anti_debug_off,
-            max_clock_ahead_seconds,
-            max_token_age_seconds,
-            minimum_anti_debug,
-        } = self;
+        let Self { dangerous_allow_anti_debug_off, max_clock_ahead_seconds, max_token_age_seconds, minimum_anti_debug } =
+            self;
         let minimum = minimum_anti_debug.level();
         format!(
-            "{{\"allow_strict_without_yama\":{allow_strict_without_yama},\
-             \"dangerous_allow_anti_debug_off\":{dangerous_allow_anti_debug_off},\
+            "{{\"dangerous_allow_anti_debug_off\":{dangerous_allow_anti_debug_off},\
              \"max_clock_ahead_seconds\":{max_clock_ahead_seconds},\
              \"max_token_age_seconds\":{max_token_age_seconds},\
              \"minimum_anti_debug\":\"{minimum}\"}}"
@@ -90,14 +80,11 @@ impl SoftwarePolicy {
 
     /// The names of the relaxations that are set.
     pub fn relaxations(&self) -> Vec<String> {
-        [
-            ("allow_strict_without_yama", self.allow_strict_without_yama),
-            ("dangerous_allow_anti_debug_off", self.dangerous_allow_anti_debug_off),
-        ]
-        .into_iter()
-        .filter(|(_, set)| *set)
-        .map(|(name, _)| name.to_owned())
-        .collect()
+        [("dangerous_allow_anti_debug_off", self.dangerous_allow_anti_debug_off)]
+            .into_iter()
+            .filter(|(_, set)| *set)
+            .map(|(name, _)| name.to_owned())
+            .collect()
     }
 
     pub(crate) fn max_token_age(&self) -> Duration {
@@ -132,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_default_policys_digest_is_stable() {
-        let json = "{\"allow_strict_without_yama\":false,\"dangerous_allow_anti_debug_off\":false,\
+        let json = "{\"dangerous_allow_anti_debug_off\":false,\
                     \"max_clock_ahead_seconds\":60,\"max_token_age_seconds\":120,\"minimum_anti_debug\":\"basic\"}";
         assert_eq!(SoftwarePolicy::default().canonical_json(), json);
         let digest = SoftwarePolicy::default().digest().to_string();
@@ -141,15 +128,14 @@ mod tests {
 
     // Python: hashlib.sha384(b'gh/policy/software/1' + struct.pack('>I', len(json)) + json).hexdigest()
     const DEFAULT_DIGEST: &str =
-        "62993876c38eba67e41a589d81b310a51713c25092bab88177f6ba1cc43d37aeb66f9afa5e7d6dd9851f26ec3847edc7";
+        "7ea531db351cc13ada84f7829895fe0ab7ff77ad3a66626d480e3212c08743284fec06fc4d0cc0991a72a840fc6978ec";
 
     proptest! {
         #[test]
-        fn canonical_and_covered(a: bool, b: bool, ahead: u32, age: u32, strict: bool) {
+        fn canonical_and_covered(off: bool, ahead: u32, age: u32, strict: bool) {
             let minimum = if strict { MinimumAntiDebug::Strict } else { MinimumAntiDebug::Basic };
             let policy = SoftwarePolicy {
-                allow_strict_without_yama: a,
-                dangerous_allow_anti_debug_off: b,
+                dangerous_allow_anti_debug_off: off,
                 max_clock_ahead_seconds: ahead,
                 max_token_age_seconds: age,
                 minimum_anti_debug: minimum,
@@ -159,7 +145,7 @@ mod tests {
             prop_assert_eq!(&serde_json::to_string(&sorted).unwrap(), &text);
             prop_assert_eq!(&serde_json::to_string(&policy).unwrap(), &text);
             prop_assert_eq!(policy == SoftwarePolicy::default(), policy.digest() == SoftwarePolicy::default().digest());
-            prop_assert_eq!(policy.relaxations().len(), usize::from(a) + usize::from(b));
+            prop_assert_eq!(policy.relaxations().len(), usize::from(off));
         }
     }
 }

@@ -58,11 +58,7 @@ impl SoftwareVerifier {
             return Ok(());
         }
         // Neither the level's name nor the checks under it count alone.
-        let mut holds = claimed.level.min(level_of(claimed));
-        let no_yama = claimed.ptrace_scope.is_none() && !self.policy.allow_strict_without_yama;
-        if holds == AntiDebugLevel::Strict && no_yama {
-            holds = AntiDebugLevel::Basic;
-        }
+        let holds = claimed.level.min(level_of(claimed));
         let minimum = self.policy.minimum_anti_debug.level();
         if holds >= minimum {
             return Ok(());

@@ -31,7 +31,7 @@ impl RuntimeChannel {
     ) -> Self {
         Self {
             session,
-            // These three carry the receipt, so they alone outlive zeroization.
+            // These three sign and seal the receipt itself: the ledger knows them, and the receipt names them.
             signer: signer.into_session_key(),
             outgoing: RecordKey::new(keys.to_owner.into_session_key(), session, Direction::ToOwner, epoch),
             incoming: RecordKey::new(keys.to_runtime.into_session_key(), session, Direction::ToRuntime, epoch),

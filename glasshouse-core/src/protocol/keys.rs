@@ -34,9 +34,9 @@ impl SigningSecret {
         &self.0
     }
 
-    /// The key as one that outlives zeroization, because it signs the receipt.
+    /// Marks it as a key that signs the receipt and so outlives zeroization.
     #[must_use]
-    pub fn into_session_key(self) -> Self {
+    pub(crate) fn into_session_key(self) -> Self {
         Self(self.0.into_session_key())
     }
 

@@ -82,6 +82,12 @@ impl Envelope {
         Ok(envelope)
     }
 
+    /// Whether it says that this key signed it.
+    pub fn names(&self, key: &PublicKey32) -> bool {
+        let id = key_id(key);
+        self.signatures.iter().any(|s| s.keyid == id)
+    }
+
     /// Checks that exactly this key signed the payload, once.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! A verified record in words: what it proves, on whose word each claim rests, and what it does not prove.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::error::one_line;
@@ -55,6 +56,10 @@ fn header(out: &mut Text, v: &VerifiedRecord) {
     if !v.sessions.is_empty() {
         out.line("Challenge, evidence, T, verdict, lease and events of each session belong together: recomputed here.");
     }
+    let assurances: BTreeSet<_> = v.sessions.iter().map(|s| s.verdict.appraisal.assurance).collect();
+    for assurance in assurances {
+        out.line(&format!("{assurance} means: {}.", assurance.meaning()));
+    }
     if !v.record.rows.is_empty() {
         out.line("Each overhead row belongs to this run, and rests on rates and weights in these sessions' events.");
     }
@@ -64,7 +69,6 @@ fn session_claims(out: &mut Text, s: &VerifiedSession) {
     use ClaimSource::{OwnerAsserted, RuntimeAsserted};
     let appraisal = &s.verdict.appraisal;
     out.head(&format!("Session {}: attestation verified, {}", s.id().short(), appraisal.assurance));
-    out.line(&format!("{}.", appraisal.assurance.meaning()));
     let again =
         if s.appraised_again { "appraised again here, with the same outcome" } else { "not appraised again here" };
     out.line(&format!("The gate appraised the {} evidence; it was {again}.", s.evidence.claims.kind));
@@ -105,7 +109,8 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
     if let Some(receipt) = &e.receipt {
         let bytes = receipt.regions.iter().fold(0u64, |sum, r| sum.saturating_add(r.bytes));
         let regions = receipt.regions.len();
-        let wiped = format!("{regions} regions, {bytes} bytes, wiped and read back by {}", receipt.zeroizer);
+        let regions = if regions == 1 { "1 region".to_owned() } else { format!("{regions} regions") };
+        let wiped = format!("{regions}, {bytes} bytes, wiped and read back by {}", receipt.zeroizer);
         out.claim(RuntimeAsserted, "zeroized", &wiped);
         if receipt.unlocked_bytes > 0 {
             let unlocked = format!("{} secret bytes could not be locked in memory", receipt.unlocked_bytes);

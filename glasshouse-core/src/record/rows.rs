@@ -68,10 +68,12 @@ fn belongs(
     if facts.run != record.run {
         return Err("it names another run");
     }
-    if facts.sessions.iter().any(|s| !ground.sessions.contains_key(s) && !ground.refused.contains(s)) {
+    // Nothing may have come home of a segment of a row that does not count; one that counts rests on all of them.
+    let counts = row.is_valid();
+    if counts && facts.sessions.iter().any(|s| !ground.sessions.contains_key(s) && !ground.refused.contains(s)) {
         return Err("it names a session that is not in this record");
     }
-    if facts.raw_sessions.iter().any(|s| !ground.raw.contains_key(s)) {
+    if counts && facts.raw_sessions.iter().any(|s| !ground.raw.contains_key(s)) {
         return Err("it names a raw segment that is not in this record");
     }
     match facts.sessions.iter().chain(&facts.raw_sessions).all(|s| used.insert(*s)) {
@@ -120,10 +122,12 @@ fn lasted(events: &SessionEvents, facts: &RowFacts) -> bool {
     events.measured.is_some_and(|(t, _)| seconds(t.micros) >= facts.duration_sec.value() * DURATION_TOLERANCE)
 }
 
+/// A row that says `cpu` for a GPU, or names another GPU, is about something else. A GPU without a name is no lie.
 fn on_device(events: &SessionEvents, facts: &RowFacts) -> bool {
     match (&events.device, &facts.gpu) {
         (Some(model), Some(gpu)) => Label::lossy(model) == gpu.model,
-        (_, None) => facts.device == Device::Cpu,
+        (Some(model), None) => (model == "cpu") == (facts.device == Device::Cpu),
         (None, Some(_)) => false,
+        (None, None) => true,
     }
 }

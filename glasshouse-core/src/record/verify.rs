@@ -84,6 +84,10 @@ pub fn verify_with(
     verifier: Option<&dyn Verifier>,
 ) -> Result<VerifiedRecord, RecordError> {
     let envelope = Envelope::from_bytes(bytes)?;
+    // Nothing of the payload is looked at before the trusted key's signature holds; another key's name is told later.
+    if let Some(trusted) = trust.filter(|key| envelope.names(key)) {
+        envelope.verify(&trusted)?;
+    }
     let Statement { subject, predicate: record, .. } = Statement::parse(&envelope.payload.0)?;
     envelope.verify(&record.signer)?;
     let signer = match trust {
@@ -134,9 +138,8 @@ fn verify_raw_segments(record: &EvidenceRecord) -> Result<Vec<(Nonce32, SessionE
 
 fn no_session_twice(record: &EvidenceRecord, sessions: &[VerifiedSession]) -> Result<(), RecordError> {
     let mut seen = BTreeSet::new();
-    let ids = sessions.iter().map(VerifiedSession::id);
-    let ids = ids.chain(record.raw_segments.iter().map(|r| r.session)).chain(record.refused.iter().map(|r| r.session));
-    for session in ids {
+    // A refusal may stand beside a verdict of the same session: the next challenge was answered better.
+    for session in sessions.iter().map(VerifiedSession::id).chain(record.raw_segments.iter().map(|r| r.session)) {
         if !seen.insert(session) {
             return Err(RecordError::SessionTwice { session });
         }

@@ -67,6 +67,8 @@ impl std::ops::DerefMut for Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
+        #[cfg(test)]
+        assert!(self.iter().all(|b| *b == 0), "pages are given back unwiped");
         if let Some(total) = total(self.len) {
             // SAFETY: exactly the range that `map` mapped; slices borrowed from `self` have ended. Unmapping unlocks.
             let _ = unsafe { munmap(self.data.as_ptr().sub(GRANULE).cast(), total) };
@@ -147,6 +149,7 @@ mod tests {
         }
         assert_eq!(pages.locked(), flags.iter().any(|f| f == "lo"), "{flags:?}");
         assert_eq!(pages.locked(), locked != "0 kB", "{locked}");
+        pages[99] = 0;
     }
 
     #[test]

@@ -205,6 +205,22 @@ impl Optimizer {
     }
 }
 
+/// How a CUDA device computes; it changes the last bits of the weights, so one run keeps to one choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tuning {
+    /// Parts that the rows are split into for weight gradients; the update adds them up. At most this many: the number
+    /// of rows must be a multiple.
+    pub splits: usize,
+    /// Whether weight gradients run beside the gradients by the activations.
+    pub overlap: bool,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { splits: 4, overlap: true }
+    }
+}
+
 const MAX_WIDTHS: usize = 16;
 const MAX_WIDTH: usize = 1 << 14;
 const MAX_BATCH: usize = 1 << 20;

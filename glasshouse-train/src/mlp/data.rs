@@ -52,6 +52,7 @@ pub fn package_entries(config: &MlpConfig) -> Result<BTreeMap<String, SecretBuff
 }
 
 /// What a run trains on, checked: sizes fit each other and every value is finite. Wiped when dropped.
+#[derive(Clone)]
 pub struct MlpData {
     pub(crate) layout: Layout,
     pub(crate) rows: usize,

@@ -8,20 +8,30 @@
 //! - `generate`, `rng`: the generated data, equal on every platform; `data`: sealing it and checking what was opened.
 //! - `params`: all weights in one flat buffer, and where each layer lies in it.
 //! - `step`, `gemm`, `optim`: the epoch on the CPU, written by hand over preallocated buffers.
+//! - `plan`: the same epoch as a list of operations over one arena; `cuda`: that list captured into a CUDA graph.
 //! - `autograd`: the same epoch by candle's autograd and optimizers, on any candle device; the reference in tests.
+//! - `trainer`: one of these, by [`Method`].
 
 mod autograd;
 mod config;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod data;
 mod gemm;
 mod generate;
 mod optim;
 mod params;
+#[cfg(any(test, feature = "cuda"))]
+mod plan;
 mod rng;
 mod step;
+mod trainer;
+#[cfg(test)]
+mod twin;
 mod workload;
 
 pub use autograd::Autograd;
-pub use config::{MlpConfig, Optimizer, Shape};
+pub use config::{MlpConfig, Optimizer, Shape, Tuning};
 pub use data::{CONFIG_ENTRY, DATA_ENTRY, MlpData, package_entries};
-pub use workload::{Method, MlpWorkload};
+pub use trainer::Method;
+pub use workload::MlpWorkload;

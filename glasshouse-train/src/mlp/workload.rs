@@ -1,34 +1,18 @@
-use std::fmt;
-
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Progress, Unit, Workload, WorkloadError};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::config::MlpConfig;
-use super::data::{Floats, MlpData, to_le_bytes, to_safetensors};
+use super::config::{MlpConfig, Tuning};
+use super::data::{MlpData, to_le_bytes, to_safetensors};
 use super::params::Layout;
-use super::step::CpuTrainer;
-
-/// How epochs are computed; it stands in every row, so that figures are never compared across methods unseen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Method {
-    /// Hand-written epoch on the CPU.
-    CpuFused,
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CpuFused => "cpu-fused",
-        })
-    }
-}
+use super::trainer::{Method, Trainer};
 
 /// Trains the MLP that [`package_entries`](super::package_entries) made. Registry name `mlp`, one unit is one epoch.
 #[derive(Default)]
 pub struct MlpWorkload {
+    wanted: Option<Method>,
+    tuning: Tuning,
     state: State,
 }
 
@@ -43,20 +27,39 @@ enum State {
 struct Ready {
     config: MlpConfig,
     layout: Layout,
-    trainer: CpuTrainer,
+    trainer: Trainer,
+    method: Method,
+    fallback: Option<String>,
     done: u64,
     loss: Option<f64>,
 }
 
 impl MlpWorkload {
-    /// One that has yet to be prepared.
+    /// One that has yet to be prepared. It takes the fastest method of its device that works there: `cpu-fused`, or
+    /// `cuda-graph` and, where no graph can be made, `cuda-autograd`; [`method`](Self::method) says which.
     pub fn new() -> Self {
         Self::default()
     }
 
+    /// One that computes by this method or fails to prepare.
+    pub fn with_method(method: Method) -> Self {
+        Self { wanted: Some(method), ..Self::default() }
+    }
+
+    /// With other choices for a CUDA device than the default ones; the CPU ignores them.
+    #[must_use]
+    pub fn tuned(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
+    }
+
     /// How it computes; known once it is prepared.
     pub fn method(&self) -> Option<Method> {
-        self.ready("method").ok().map(|_| Method::CpuFused)
+        self.ready("method").ok().map(|ready| ready.method)
+    }
+
+    /// Why it does not compute by the fastest method of its device, when it does not.
+    pub fn fallback(&self) -> Option<&str> {
+        self.ready("fallback").ok()?.fallback.as_deref()
     }
 
     fn ready(&self, call: &'static str) -> Result<&Ready, WorkloadError> {
@@ -89,7 +92,10 @@ impl Workload for MlpWorkload {
     }
 
     fn launch_batch(&self) -> u64 {
-        1
+        match &self.state {
+            State::Ready(ready) if ready.method == Method::CudaGraph => ready.config.launch_batch,
+            _ => 1,
+        }
     }
 
     fn prepare(&mut self, mut inputs: Inputs, device: Device) -> Result<(), WorkloadError> {
@@ -102,16 +108,19 @@ impl Workload for MlpWorkload {
         }
         let (config, data) = MlpData::take(&mut inputs)?;
         let layout = data.layout.clone();
-        let trainer = match device {
-            Device::Cpu => CpuTrainer::new(&config, data),
-            Device::Cuda => {
-                return Err(WorkloadError::Device {
-                    what: "cuda".to_owned(),
-                    why: "this program was built without it; build with --features cuda, or choose cpu".to_owned(),
-                });
+        let (trainer, method, fallback) = match (self.wanted, device) {
+            (Some(method), _) if method.device() != device => {
+                let why = format!("{method} does not run on {device}; choose {}", method.device());
+                return Err(WorkloadError::Config { field: "method".to_owned(), why });
             }
+            (Some(method), _) => (Trainer::new(&config, data, method, self.tuning)?, method, None),
+            (None, Device::Cpu) => {
+                let method = Method::CpuFused;
+                (Trainer::new(&config, data, method, self.tuning)?, method, None)
+            }
+            (None, Device::Cuda) => fastest_on_cuda(&config, data, self.tuning)?,
         };
-        self.state = State::Ready(Box::new(Ready { config, layout, trainer, done: 0, loss: None }));
+        self.state = State::Ready(Box::new(Ready { config, layout, trainer, method, fallback, done: 0, loss: None }));
         Ok(())
     }
 
@@ -120,7 +129,7 @@ impl Workload for MlpWorkload {
         let left = ready.config.epochs.map_or(u64::MAX, |total| total.saturating_sub(ready.done));
         let epochs = units.min(left);
         if epochs > 0 {
-            let loss = ready.trainer.advance(epochs);
+            let loss = ready.trainer.advance(epochs)?;
             ready.done = ready.done.saturating_add(epochs);
             ready.loss = Some(loss);
         }
@@ -131,13 +140,13 @@ impl Workload for MlpWorkload {
     }
 
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
-        let weights = self.ready("weights_digest")?.weights()?;
+        let weights = self.ready("weights_digest")?.trainer.weights()?;
         Ok(Digest32::from(<[u8; 32]>::from(Sha256::digest(&to_le_bytes(&weights)[..]))))
     }
 
     fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
         let ready = self.ready("export")?;
-        let weights = ready.weights()?;
+        let weights = ready.trainer.weights()?;
         let tensors: Vec<_> = ready
             .layout
             .entries()
@@ -152,8 +161,10 @@ impl Workload for MlpWorkload {
     }
 
     fn release(&mut self) -> Result<(), WorkloadError> {
-        self.state = State::Released;
-        Ok(())
+        match std::mem::replace(&mut self.state, State::Released) {
+            State::Ready(mut ready) => ready.trainer.wipe(),
+            State::New | State::Released => Ok(()),
+        }
     }
 }
 
@@ -162,8 +173,15 @@ const MODEL_ARTIFACT: &str = "model.safetensors";
 /// The configuration they were trained with, as it was in the package.
 const CONFIG_ARTIFACT: &str = "model_config.json";
 
-impl Ready {
-    fn weights(&self) -> Result<Floats, WorkloadError> {
-        Ok(self.trainer.weights.clone())
+type Chosen = (Trainer, Method, Option<String>);
+
+/// A graph where one can be made, and candle's autograd with the reason where not.
+fn fastest_on_cuda(config: &MlpConfig, data: MlpData, tuning: Tuning) -> Result<Chosen, WorkloadError> {
+    match Trainer::new(config, data.clone(), Method::CudaGraph, tuning) {
+        Ok(trainer) => Ok((trainer, Method::CudaGraph, None)),
+        Err(error) => {
+            let trainer = Trainer::new(config, data, Method::CudaAutograd, tuning)?;
+            Ok((trainer, Method::CudaAutograd, Some(error.to_string())))
+        }
     }
 }

@@ -1,0 +1,128 @@
+//! Whole runs over real processes and sockets. This executable is the owner, the agent and every segment.
+
+mod support;
+
+use std::path::Path;
+use std::time::Duration;
+
+use glasshouse_core::channel::Phase;
+use glasshouse_core::job::Budget;
+use glasshouse_core::overhead::{Cleanup, Order};
+use glasshouse_core::record;
+use glasshouse_provider::local::LocalProvider;
+use glasshouse_provider::run::{OverheadRun, ProtectedRun, RunBuilder, RunError, StopHandle};
+use glasshouse_provider::serve_if_launched;
+use support::{Listener, container, registry, seal};
+
+fn main() {
+    serve_if_launched(registry());
+    support::main(&[
+        ("a_protected_run", a_protected_run),
+        ("an_overhead_run", an_overhead_run),
+        ("a_refusal_is_recorded", a_refusal_is_recorded),
+        ("a_panic_is_zeroized", a_panic_is_zeroized),
+        ("an_error_is_zeroized", an_error_is_zeroized),
+        ("a_stop_exports_and_zeroizes", a_stop_exports_and_zeroizes),
+    ]);
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(future)
+}
+
+fn composed<K>(builder: RunBuilder<K>, folder: &Path, trouble: &str) -> RunBuilder<K> {
+    let (path, sealed) = seal(folder, trouble);
+    builder
+        .provider(LocalProvider::new().container(container()))
+        .verifier(Listener { refuse: false })
+        .package(path, sealed)
+        .out_dir(folder.join("out"))
+        .progress_every(Duration::from_millis(50))
+}
+
+fn a_protected_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let report =
+        block_on(composed(ProtectedRun::builder(), folder.path(), "").budget(Budget::Millis(300)).run()).unwrap();
+    let (units, seconds) = report.trained.unwrap();
+    assert!(units > 50 && seconds >= 0.3, "{units} in {seconds} s");
+    assert_eq!(report.cleanup.as_ref().unwrap().outcome, Cleanup::Observed);
+    assert!(report.receipt.is_some());
+    assert_eq!(report.artifacts.len(), 2);
+    assert_eq!(std::fs::read(folder.path().join("out/sum.bin")).unwrap().len(), 1_600_000);
+    let verified = record::verify(&std::fs::read(&report.record).unwrap(), Some(report.gate_key), None).unwrap();
+    assert_eq!(verified.sessions.len(), 1);
+    let latency = report.timeline.between(Phase::Challenged, Phase::FirstStep).unwrap();
+    println!("challenge to first step: {latency:?}");
+    println!("{}", record::explain(&verified));
+}
+
+fn an_overhead_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = block_on(
+        composed(OverheadRun::builder(), folder.path(), "")
+            .order(Order::Abba)
+            .repeats(1)
+            .duration(Duration::from_millis(300))
+            .run(),
+    )
+    .unwrap();
+    assert!(report.row.figures().is_some(), "{:?}", report.row);
+    assert_eq!(report.samples.len(), 4);
+    record::verify(&std::fs::read(&report.record).unwrap(), Some(report.gate_key), None).unwrap();
+    println!("{:?}", report.samples[1].phases);
+}
+
+fn a_refusal_is_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let failure =
+        block_on(composed(ProtectedRun::builder(), folder.path(), "").verifier(Listener { refuse: true }).run())
+            .unwrap_err();
+    assert!(matches!(failure.error, RunError::Gate(_)), "{failure}");
+    let report = failure.report.unwrap();
+    assert_eq!(report.cleanup.unwrap().outcome, Cleanup::Observed);
+    let verified = record::verify(&std::fs::read(&report.record).unwrap(), Some(report.gate_key), None).unwrap();
+    assert_eq!((verified.sessions.len(), verified.record.refused.len()), (0, 1));
+}
+
+fn fails_but_zeroizes(trouble: &str, says: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let failure = block_on(composed(ProtectedRun::builder(), folder.path(), trouble).run()).unwrap_err();
+    assert!(matches!(failure.error, RunError::SegmentFailed { .. }), "{failure}");
+    assert!(failure.to_string().contains(says), "{failure}");
+    let report = failure.report.unwrap();
+    assert!(report.receipt.is_some(), "it did not zeroize");
+    assert_eq!(report.cleanup.unwrap().outcome, Cleanup::Observed);
+    record::verify(&std::fs::read(&report.record).unwrap(), Some(report.gate_key), None).unwrap();
+}
+
+fn a_panic_is_zeroized() {
+    fails_but_zeroizes("panic", "panicked");
+}
+
+fn an_error_is_zeroized() {
+    fails_but_zeroizes("error", "learning rate");
+}
+
+fn a_stop_exports_and_zeroizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stop, seen) = (StopHandle::new(), StopHandle::new());
+    let from_listener = stop.clone();
+    let failure = block_on(
+        composed(ProtectedRun::builder(), folder.path(), "")
+            .budget(Budget::Millis(60_000))
+            .stop_handle(stop)
+            .on_event(move |event| {
+                if matches!(event, glasshouse_provider::run::RunEvent::Progress { .. }) {
+                    from_listener.stop();
+                    seen.stop();
+                }
+            })
+            .run(),
+    )
+    .unwrap_err();
+    assert!(matches!(failure.error, RunError::SegmentStopped { .. }), "{failure}");
+    let report = failure.report.unwrap();
+    assert!(report.receipt.is_some());
+    assert_eq!(report.artifacts.len(), 2);
+}

@@ -1,0 +1,201 @@
+//! A workload that trains nothing, an attestor and a verifier that check only their binding, and a runner for tests in
+//! an executable that is also the agent and the segments.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use glasshouse_core::claims::{
+    ANTI_DEBUG_PROFILE, AntiDebug, AntiDebugLevel, Assurance, Claims, ContainerId, EvidenceKind, RuntimeState,
+};
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::evidence::{CpuEvidence, GpuEvidence};
+use glasshouse_core::fixed::{Digest32, Digest48, Digest64, Fixed};
+use glasshouse_core::host_memory::HostZeroizer;
+use glasshouse_core::package::{PackageBuilder, SealedPackage, Source};
+use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::secret::SecretBuffer;
+use glasshouse_core::traits::{
+    Appraisal, ArtifactSink, AttestError, Attestor, Binding, Device, Inputs, Progress, Unit, Verifier, Workload,
+    WorkloadError,
+};
+use glasshouse_core::transcript::{sha256, sha384};
+use glasshouse_provider::{Registry, SegmentContext};
+
+pub fn registry() -> Registry {
+    Registry::new()
+        .workload(Counting::default)
+        .attestor(EvidenceKind::Software, |_: &SegmentContext| Ok(Parrot))
+        .zeroizer(|device| (device == Device::Cpu).then(HostZeroizer::new))
+}
+
+pub fn container() -> ContainerId {
+    ContainerId { source: "boot-id".into(), value: "host:test".into() }
+}
+
+pub fn own_measurement() -> Digest32 {
+    sha256(std::fs::read("/proc/self/exe").unwrap())
+}
+
+/// Repeats what it is told, with claims that every test expects.
+pub struct Parrot;
+
+impl Attestor for Parrot {
+    fn measure(&self) -> Result<Claims, AttestError> {
+        Ok(Claims {
+            kind: EvidenceKind::Software,
+            image_digest: None,
+            container: container(),
+            runtime_measurement: own_measurement(),
+            anti_debug: AntiDebug {
+                profile: ANTI_DEBUG_PROFILE.into(),
+                level: AntiDebugLevel::Basic,
+                not_dumpable: true,
+                no_core_files: true,
+                no_tracer: true,
+                no_preload: true,
+                ptrace_scope: None,
+            },
+            state: RuntimeState::Ready,
+        })
+    }
+
+    fn gpu_evidence(&self, _nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
+        Ok(GpuEvidence::default())
+    }
+
+    fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
+        Ok(CpuEvidence::Software { jwt: report_data.to_string(), public_key: Fixed([0; 32]) })
+    }
+}
+
+/// Accepts what [`Parrot`] says when it is about this session.
+pub struct Listener {
+    pub refuse: bool,
+}
+
+impl Verifier for Listener {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Software
+    }
+
+    fn policy_digest(&self) -> Digest48 {
+        sha384(b"listener")
+    }
+
+    fn appraise(
+        &self,
+        cpu: &CpuEvidence,
+        _gpus: &GpuEvidence,
+        binding: &Binding<'_>,
+        _now: UnixMillis,
+    ) -> Result<Appraisal, Refusal> {
+        match cpu {
+            CpuEvidence::Software { jwt, .. } if *jwt == binding.report_data.to_string() && !self.refuse => {
+                Ok(Appraisal { assurance: Assurance::SelfReported, claims: Vec::new(), relaxations: Vec::new() })
+            }
+            _ => Err(Refusal::new(Code::REPORT_DATA_MISMATCH, "this session's report data", "another")),
+        }
+    }
+}
+
+/// Adds the data up, again and again. What it is to do wrong stands in the entry `trouble`.
+#[derive(Default)]
+pub struct Counting {
+    data: Option<SecretBuffer>,
+    trouble: String,
+    done: u64,
+    sum: u64,
+}
+
+impl Workload for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::Epoch
+    }
+
+    fn launch_batch(&self) -> u64 {
+        2
+    }
+
+    fn prepare(&mut self, mut inputs: Inputs, _device: Device) -> Result<(), WorkloadError> {
+        self.trouble = String::from_utf8_lossy(&inputs.take("trouble")?).into_owned();
+        self.data = Some(inputs.take("data")?);
+        Ok(())
+    }
+
+    fn advance(&mut self, units: u64) -> Result<Progress, WorkloadError> {
+        println!("what a workload prints must not get into the channel");
+        for _ in 0..units {
+            std::thread::sleep(Duration::from_millis(1));
+            let data = self.data.as_deref().ok_or(WorkloadError::Misuse { call: "advance", when: "before prepare" })?;
+            self.sum = self.sum.wrapping_add(data.iter().map(|b| u64::from(*b)).sum::<u64>());
+            self.done += 1;
+        }
+        match self.trouble.as_str() {
+            "panic" if self.done > 10 => panic!("asked to"),
+            "error" if self.done > 10 => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
+            "hang" if self.done > 10 => std::thread::sleep(Duration::from_secs(3600)),
+            _ => {}
+        }
+        Ok(Progress { done: self.done, total: None, loss: Some(1.0 / self.done as f64) })
+    }
+
+    fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
+        Ok(sha256(self.sum.to_le_bytes()))
+    }
+
+    fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+        sink.put("empty.bin", b"")?;
+        sink.put("sum.bin", &self.sum.to_le_bytes().repeat(200_000))
+    }
+
+    fn release(&mut self) -> Result<(), WorkloadError> {
+        self.data = None;
+        Ok(())
+    }
+}
+
+/// Seals a package for [`Counting`].
+pub fn seal(folder: &std::path::Path, trouble: &str) -> (std::path::PathBuf, SealedPackage) {
+    let path = folder.join("job.package");
+    let sealed = PackageBuilder::new("counting")
+        .entry("data", Source::Slice(&[7; 100_000]))
+        .entry("trouble", Source::Slice(trouble.as_bytes()))
+        .minimum_assurance(Assurance::SelfReported)
+        .seal_to_file(&path)
+        .unwrap();
+    (path, sealed)
+}
+
+/// Waits until `holds`, or gives up.
+pub async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    began.elapsed()
+}
+
+pub type Test = (&'static str, fn());
+
+/// Runs the tests whose names contain the first argument, one after the other, and exits like the usual harness.
+pub fn main(tests: &[Test]) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let mut failed = 0;
+    for (name, test) in tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str()))) {
+        let began = Instant::now();
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, began.elapsed());
+        failed += i32::from(!passed);
+    }
+    std::process::exit(failed.min(1))
+}

@@ -23,7 +23,8 @@ use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::overhead::{Order, render_svg, render_text};
 use glasshouse_core::package::{PackageBuilder, Source};
 use glasshouse_core::traits::{Device, Unit};
-use glasshouse_provider::{LocalProvider, OverheadReport, OverheadRun, serve_if_launched};
+use glasshouse_provider::run::OverheadReport;
+use glasshouse_provider::{LocalProvider, OverheadRun, serve_if_launched};
 use glasshouse_train::mlp::{MlpConfig, Optimizer, Shape, package_entries};
 
 #[global_allocator]
@@ -111,8 +112,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         ..MlpConfig::new(arguments.shape)
     };
     let package = out.join("mlp.package");
-    let mut builder =
-        PackageBuilder::new("mlp").minimum_assurance(Assurance::SelfReported).data_is_public();
+    let mut builder = PackageBuilder::new("mlp").minimum_assurance(Assurance::SelfReported).data_is_public();
     for (name, bytes) in package_entries(&config)? {
         builder = builder.entry(name, Source::Memory(bytes));
     }

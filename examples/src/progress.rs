@@ -6,7 +6,7 @@ use std::time::Duration;
 use glasshouse_core::channel::{Interval, Phase};
 use glasshouse_core::overhead::{Cleanup, Mode};
 use glasshouse_core::traits::Unit;
-use glasshouse_provider::RunEvent;
+use glasshouse_provider::run::RunEvent;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Shows a run on standard error.

@@ -111,8 +111,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         ..MlpConfig::new(arguments.shape)
     };
     let package = out.join("mlp.package");
-    let mut builder =
-        PackageBuilder::new("mlp").minimum_assurance(Assurance::SelfReported).data_is_public();
+    let mut builder = PackageBuilder::new("mlp").minimum_assurance(Assurance::SelfReported).data_is_public();
     for (name, bytes) in package_entries(&config)? {
         builder = builder.entry(name, Source::Memory(bytes));
     }

@@ -110,7 +110,7 @@ pub struct MlpConfig {
     pub seed: u64,
     /// Where training ends by itself; absent, it goes on for as long as it is asked to.
     pub epochs: Option<u64>,
-    /// Epochs per CUDA graph launch; the CPU launches nothing and ignores it.
+    /// Epochs per CUDA graph launch, and the most that a CPU is given at once.
     pub launch_batch: u64,
 }
 
@@ -121,10 +121,24 @@ impl Default for MlpConfig {
 }
 
 impl MlpConfig {
-    /// A shape with AdamW, seed 0, no end of its own, 32 epochs per launch.
+    /// A shape with AdamW, seed 0, no end of its own, and about 10 ms of a data-centre GPU in a launch, so that reading
+    /// the loss back between launches costs next to nothing.
     pub fn new(shape: Shape) -> Self {
         let (layers, batch) = shape.dimensions();
-        Self { layers, batch, optimizer: Optimizer::ADAMW, seed: 0, epochs: None, launch_batch: 32 }
+        let launch_batch = match shape {
+            Shape::Tiny => 256,
+            Shape::Reference => 128,
+            Shape::Wide => 32,
+        };
+        Self { layers, batch, optimizer: Optimizer::ADAMW, seed: 0, epochs: None, launch_batch }
+    }
+
+    /// Epochs that a CPU is given at once: some milliseconds of one core, and never more than a launch.
+    pub(crate) fn cpu_batch(&self) -> u64 {
+        let weights = self.layers.iter().zip(self.layers.iter().skip(1)).map(|(i, o)| *i as f64 * *o as f64);
+        // Forward, by weight and by input: two operations a weight and row each.
+        let operations = 6.0 * self.batch as f64 * weights.sum::<f64>();
+        ((CPU_OPERATIONS / operations) as u64).clamp(1, self.launch_batch.max(1))
     }
 
     /// Reads `config.json` and checks every value.
@@ -228,7 +242,9 @@ const MAX_BATCH: usize = 1 << 20;
 const MAX_VALUES: usize = 1 << 28;
 /// 256 MiB in f32; training holds a small multiple of it.
 const MAX_WEIGHTS: usize = 1 << 26;
-const MAX_LAUNCH_BATCH: u64 = 256;
+const MAX_LAUNCH_BATCH: u64 = 1024;
+/// What a core does in about 5 ms.
+const CPU_OPERATIONS: f64 = 4e8;
 
 fn refuse(field: &str, why: String) -> WorkloadError {
     WorkloadError::Config { field: field.to_owned(), why }
@@ -278,6 +294,13 @@ mod tests {
                 other => panic!("{expected}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_cpu_is_given_milliseconds_of_work() {
+        let batches = Shape::ALL.map(|shape| MlpConfig::new(shape).cpu_batch());
+        assert_eq!(batches, [41, 1, 1]);
+        assert_eq!(MlpConfig { launch_batch: 8, ..MlpConfig::new(Shape::Tiny) }.cpu_batch(), 8);
     }
 
     #[test]

@@ -93,8 +93,12 @@ impl Workload for MlpWorkload {
 
     fn launch_batch(&self) -> u64 {
         match &self.state {
-            State::Ready(ready) if ready.method == Method::CudaGraph => ready.config.launch_batch,
-            _ => 1,
+            State::Ready(ready) => match ready.method {
+                Method::CudaGraph => ready.config.launch_batch,
+                Method::CpuFused => ready.config.cpu_batch(),
+                _ => 1,
+            },
+            State::New | State::Released => 1,
         }
     }
 

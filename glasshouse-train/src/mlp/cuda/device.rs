@@ -126,6 +126,8 @@ impl CudaDevice {
 
     /// Overwrites the whole arena, workspaces included, with zeros.
     pub(super) fn wipe(&mut self) -> Result<(), WorkloadError> {
+        // The side is joined before, unless enqueueing broke off between.
+        told("running the epochs", self.side.stream.synchronize())?;
         self.synchronize()?;
         told("wiping device memory", self.main.stream.memset_zeros(&mut self.arena))?;
         self.synchronize()

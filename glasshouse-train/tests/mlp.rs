@@ -172,11 +172,11 @@ fn calls_in_the_wrong_state_are_misuse() {
         is_misuse(workload.advance(1).map(drop));
         is_misuse(workload.weights_digest().map(drop));
         is_misuse(workload.export(&mut Sink::default()));
-        assert!(workload.method().is_none());
+        assert!(workload.computes_by().is_none());
     };
     unusable(&mut MlpWorkload::new());
     let mut workload = prepared(&config);
-    assert_eq!(workload.method().unwrap().to_string(), "cpu-fused");
+    assert_eq!(workload.computes_by().unwrap().to_string(), "cpu-fused");
     is_misuse(workload.prepare(inputs(&config), Device::Cpu));
     workload.advance(1).unwrap();
     workload.release().unwrap();
@@ -222,5 +222,8 @@ fn a_method_of_another_device_is_refused() {
 fn what_is_asked_for_is_what_runs() {
     let mut workload = MlpWorkload::with_method(Method::CpuAutograd);
     workload.prepare(inputs(&MlpConfig::new(Shape::Tiny)), Device::Cpu).unwrap();
-    assert_eq!((workload.method(), workload.fallback(), workload.launch_batch()), (Some(Method::CpuAutograd), None, 1));
+    assert_eq!(
+        (workload.computes_by(), workload.fallback(), workload.launch_batch()),
+        (Some(Method::CpuAutograd), None, 1)
+    );
 }

@@ -110,7 +110,7 @@ impl Training<'_, '_> {
         }
         if !self.segment.port.stop.is_urgent() {
             let weights = self.workload.weights_digest()?;
-            let method = if self.batch == 1 { "eager".to_owned() } else { format!("launches of {}", self.batch) };
+            let method = self.workload.method();
             let (total, loss) = (total.interval(self.progress.done), self.progress.loss);
             self.segment.emit(&EventBody::Measured { total, weights, loss, method });
         }

@@ -53,8 +53,8 @@ impl MlpWorkload {
     }
 
     /// How it computes; known once it is prepared.
-    pub fn method(&self) -> Option<Method> {
-        self.ready("method").ok().map(|ready| ready.method)
+    pub fn computes_by(&self) -> Option<Method> {
+        self.ready("computes_by").ok().map(|ready| ready.method)
     }
 
     /// Why it does not compute by the fastest method of its device, when it does not.
@@ -89,6 +89,14 @@ impl Workload for MlpWorkload {
 
     fn unit(&self) -> Unit {
         Unit::Epoch
+    }
+
+    fn method(&self) -> String {
+        match (self.computes_by(), self.fallback()) {
+            (None, _) => "not prepared".to_owned(),
+            (Some(method), None) => method.to_string(),
+            (Some(method), Some(why)) => format!("{method}, because {why}"),
+        }
     }
 
     fn launch_batch(&self) -> u64 {

@@ -247,7 +247,7 @@ impl Link {
 fn refusal_in(error: &RunError) -> Option<&Refusal> {
     match error {
         RunError::Gate(GateError::Refused(refusal)) | RunError::Refused(refusal) => Some(refusal),
-        RunError::Client(error) => error.refused()?.refusal.as_ref(),
+        RunError::Client(error) => error.refused()?.refusal.as_deref(),
         _ => None,
     }
 }

@@ -16,7 +16,7 @@ use glasshouse_core::secret::Secret;
 use sha2::{Digest as _, Sha384};
 
 use super::builder::Setup;
-use super::drive::{Leg, Link, drive};
+use super::drive::{Begun, Leg, Link};
 use super::result::SegmentResult;
 use super::{RunError, RunEvent};
 use crate::bundle;
@@ -93,9 +93,9 @@ pub(super) async fn execute(
     };
     tell.moment("rented", None);
     tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
-    let mut results = Vec::new();
+    let mut begun = Vec::new();
     let ran = tokio::select! {
-        ran = segments(setup, plan, &uploads, &rented, &mut results, &mut tell) => ran,
+        ran = segments(setup, plan, &uploads, &rented, &mut begun, &mut tell) => ran,
         () = interrupted(setup) => Err(RunError::Interrupted),
     };
     tell.event(RunEvent::Ending);
@@ -106,7 +106,11 @@ pub(super) async fn execute(
     tell.event(RunEvent::Ended { cleanup: cleanup.outcome });
     let unconfirmed = (cleanup.outcome != Cleanup::Observed)
         .then(|| RunError::CleanupUnconfirmed { allocation: cleanup.allocation.clone() });
-    let error = ran.err().or(unconfirmed);
+    let error = ran.err();
+    let last = begun.len().saturating_sub(1);
+    let results = begun.into_iter().enumerate();
+    let results = results.map(|(i, begun)| begun.finish(error.as_ref().filter(|_| i == last))).collect();
+    let error = error.or(unconfirmed);
     Ok(Executed { run, results, instance, cleanup: Some(cleanup), moments: tell.moments, error })
 }
 
@@ -115,7 +119,7 @@ async fn segments(
     plan: &[Mode],
     uploads: &Uploads,
     rented: &Rented,
-    results: &mut Vec<SegmentResult>,
+    begun: &mut Vec<Begun>,
     tell: &mut Teller<'_>,
 ) -> Result<(), RunError> {
     uploads.send(rented, tell).await?;
@@ -124,8 +128,9 @@ async fn segments(
         tell.event(RunEvent::SegmentStarted { position, of: plan.len(), mode });
         let (start, link) = setup.segment(position, mode, uploads, rented)?;
         let leg = Leg { client: &rented.client, start, position, mode, limit: setup.limit(), outage: setup.outage() };
-        let (home, ended) = drive(&leg, link, tell).await;
-        results.push(home);
+        begun.push(Begun::new(&leg, link));
+        let Some(current) = begun.last_mut() else { continue };
+        let ended = leg.drive(current, tell).await;
         tell.event(RunEvent::SegmentEnded { position, completed: ended.is_ok() });
         ended?;
     }

@@ -69,6 +69,10 @@ fn strangers_and_repeaters_stay_out() {
         assert!(second.starts_with("HTTP/1.1 401") && second.contains("\"replayed\""), "{second}");
         let changed = exchange(address, request.replace("/v1/hello", "/v1/other").as_bytes());
         assert!(changed.contains("\"unauthenticated\""), "{changed}");
+        // The newest client is the owner now; one from before it has fallen out of the window.
+        let error = client.hello().await.unwrap_err();
+        assert_eq!(error.refused().unwrap().code, WireCode::Replayed);
+        let client = AgentClient::new(&Endpoint::Direct(address), &spec(9).launch_secret).unwrap();
         let nobody = SegmentId::new("nobody").unwrap();
         let error = client.records(&nobody, None, Duration::ZERO).await.unwrap_err();
         assert_eq!(error.refused().unwrap().code, WireCode::NoSuchSegment);

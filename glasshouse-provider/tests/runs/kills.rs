@@ -38,8 +38,9 @@ pub(crate) fn owner(folder: &Path) {
     if trouble == "slow-quote" {
         builder = builder.env(SLOW_QUOTE, "1");
     }
-    let ended = block_on(builder.run());
-    assert!(matches!(ended, Err(RunFailure { error: RunError::Interrupted, .. })), "{ended:?}");
+    let failure = block_on(builder.run()).unwrap_err();
+    assert!(matches!(failure.error, RunError::Interrupted), "{failure}");
+    assert!(failure.report.unwrap().timeline.at(Phase::Training).is_some(), "what came home is lost");
 }
 
 /// Runs in this process and sends a signal to whatever `pick` picks, once training shows progress.

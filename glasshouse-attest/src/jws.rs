@@ -21,9 +21,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Limits};
 
-/// A token names a symmetric algorithm under a public key: whoever knows that key could have made it (RFC 8725 section 2.1).
-pub const JWT_KEY_CONFUSION: Code = Code::new("jwt-key-confusion");
-
 /// A key, and with it the only algorithm that its tokens may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -62,7 +59,7 @@ pub fn sign(payload: &[u8], key: &SigningKey) -> String {
 /// The signature is checked before the payload is looked at.
 ///
 /// # Errors
-/// `JWT_MALFORMED`, `JWT_ALGORITHM`, [`JWT_KEY_CONFUSION`] or `JWT_SIGNATURE`. Nothing of the token is repeated in them but the algorithm's name.
+/// `JWT_MALFORMED`, `JWT_ALGORITHM`, `JWT_KEY_CONFUSION` or `JWT_SIGNATURE`. Nothing of the token is repeated in them but the algorithm's name.
 pub fn verify(token: &str, key: &Key, limits: Limits) -> Result<Vec<u8>, Refusal> {
     if token.len() > limits.bytes {
         return Err(malformed(format!("a token of at most {} bytes", limits.bytes), format!("{} bytes", token.len())));
@@ -96,7 +93,7 @@ fn check_header(bytes: &[u8], key: &Key, limits: Limits) -> Result<(), Refusal> 
         serde_json::from_slice(bytes).map_err(|_| malformed("a header with alg", "a header without it"))?;
     if alg != key.algorithm() {
         let seen: String = alg.chars().filter(char::is_ascii_graphic).take(16).collect();
-        let code = if alg.starts_with("HS") { JWT_KEY_CONFUSION } else { Code::JWT_ALGORITHM };
+        let code = if alg.starts_with("HS") { Code::JWT_KEY_CONFUSION } else { Code::JWT_ALGORITHM };
         let advice = Code::JWT_ALGORITHM.advice().map(str::to_owned);
         return Err(Refusal { advice, ..Refusal::new(code, key.algorithm(), format!("alg {seen:?}")) });
     }

@@ -137,6 +137,8 @@ codes! {
     JWT_ALGORITHM = "jwt-algorithm", "only the algorithm that the policy names is accepted";
     /// A token is malformed.
     JWT_MALFORMED = "jwt-malformed", "the attestor is broken or hostile";
+    /// A token asks to be verified with the public key as a shared secret.
+    JWT_KEY_CONFUSION = "jwt-key-confusion", "the token is an attack; end the allocation";
     /// A token's signature does not verify.
     JWT_SIGNATURE = "jwt-signature", "the token was changed or signed with another key";
     /// A verdict was not made by the gate for this evidence.
@@ -196,8 +198,13 @@ impl Refusal {
     /// A refusal with this crate's advice for the code.
     pub fn new(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Self {
         let advice = code.advice().map(str::to_owned);
-        Self { code, expected: expected.to_string(), seen: seen.to_string(), advice }
+        Self { code, expected: one_line(&expected.to_string()), seen: one_line(&seen.to_string()), advice }
     }
+}
+
+/// What a peer wrote, fit for a terminal and a log: no control characters, no more than 300 characters.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
 }
 
 #[cfg(test)]
@@ -213,6 +220,14 @@ mod tests {
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{code}");
             assert!(code.advice().is_some(), "{code}");
         }
+    }
+
+    #[test]
+    fn a_peer_cannot_write_to_the_terminal_or_fill_the_log() {
+        let seen = format!("\u{1b}[2Jgone\r\n{}", "x".repeat(1 << 20));
+        let refusal = Refusal::new(Code::CONTAINER_ID_MISMATCH, "host:1", seen);
+        assert!(refusal.to_string().len() < 600);
+        assert!(!refusal.to_string().contains(char::is_control));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use sha2::Sha256;
 use super::liar::Liar;
 use super::world::{World, at};
 use super::{Attempt, RefusedBy, Scenario, SuiteError};
-use crate::jws::JWT_KEY_CONFUSION;
 
 pub(super) const ALL: &[&Scenario] = &[
     &Scenario {
@@ -31,7 +30,7 @@ pub(super) const ALL: &[&Scenario] = &[
         name: "JWT key confusion",
         attacker: "a runtime sends the right claims under HS256, with the public key's bytes as the secret",
         refused_by: RefusedBy::Gate,
-        expected: JWT_KEY_CONFUSION,
+        expected: Code::JWT_KEY_CONFUSION,
         run: |world| forge(world, |liar, payload| key_confusion(liar.token_key.verifying_key().as_bytes(), payload)),
     },
     &Scenario {

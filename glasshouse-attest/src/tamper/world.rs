@@ -34,7 +34,7 @@ pub(super) const LEASE_UNITS: u64 = 100;
 pub(super) const CHUNK_BYTES: u32 = 4096;
 const ENTRY: &str = "data.bin";
 /// Five chunks of something.
-const CONTENT: [u8; 18_000] = [0x5a; 18_000];
+static CONTENT: [u8; 18_000] = [0x5a; 18_000];
 
 /// The suite's clock: an instant so many seconds after its beginning.
 pub(super) fn at(seconds: u64) -> Now {

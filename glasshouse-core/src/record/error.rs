@@ -2,7 +2,7 @@
 
 use crate::clock::UnixMillis;
 use crate::fixed::{Nonce32, PublicKey32};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, one_line};
 
 /// Why a record was not accepted. Each has a stable code and one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -183,9 +183,4 @@ impl RecordError {
 
 fn plain(refusal: &Refusal) -> String {
     one_line(&format!("expected {}, saw {}", refusal.expected, refusal.seen))
-}
-
-/// Parsers repeat their input; its control characters do not go to a terminal.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
 }

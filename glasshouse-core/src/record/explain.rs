@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::error::one_line;
 use super::session::VerifiedSession;
 use super::verify::{Signer, TimeSource, VerifiedRecord};
 use crate::channel::{Outcome, Phase};
 use crate::claims::Assurance;
 use crate::overhead::{Charset, Cleanup, render_text};
+use crate::refusal::one_line;
 use crate::traits::ClaimSource;
 
 /// The record for people. Nothing in it comes from the record without its source beside it.

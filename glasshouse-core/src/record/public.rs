@@ -5,7 +5,6 @@
 
 use serde::Serialize;
 
-use super::error::one_line;
 use super::session::VerifiedSession;
 use super::verify::{Signer, VerifiedRecord};
 use crate::channel::{Outcome, Phase};
@@ -14,6 +13,7 @@ use crate::clock::UnixMillis;
 use crate::fixed::{Digest32, Digest48, Nonce32, PublicKey32};
 use crate::overhead::{Attestation, Cleanup, Exclusion, Figure, IntervalMethod, Label, Order, Row, Status};
 use crate::refusal::Code;
+use crate::refusal::one_line;
 use crate::traits::{Device, Unit};
 
 /// The publishable part of a verified record. It is not signed: whoever wants proof needs the record.

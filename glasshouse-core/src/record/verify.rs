@@ -11,13 +11,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::dsse::Envelope;
-use super::error::{RecordError, one_line};
+use super::error::RecordError;
 use super::model::{CleanupProof, EvidenceRecord};
 use super::rows::{Ground, verify_rows};
 use super::session::{SessionEvents, VerifiedSession, appraise_again, mislabelled, verify_raw, verify_session};
 use super::statement::{Statement, Subject, subjects};
 use crate::clock::UnixMillis;
 use crate::fixed::{Nonce32, PublicKey32};
+use crate::refusal::one_line;
 use crate::traits::{ClaimSource, Verifier};
 
 /// Who signed.

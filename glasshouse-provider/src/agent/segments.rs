@@ -266,7 +266,7 @@ impl Segment {
 }
 
 fn refused(refusal: glasshouse_core::refusal::Refusal) -> WireError {
-    WireError { refusal: Some(refusal.clone()), ..WireError::new(WireCode::SegmentRefused, refusal) }
+    WireError { refusal: Some(Box::new(refusal.clone())), ..WireError::new(WireCode::SegmentRefused, refusal) }
 }
 
 /// Takes everything that the segment says until it ends, then how it ended.

@@ -41,6 +41,9 @@ pub(super) struct Look {
     pub(super) code: Option<i32>,
 }
 
+/// Gets the agent's address, or why it has none.
+pub(super) type Hello = oneshot::Receiver<Result<SocketAddr, String>>;
+
 pub(super) struct AgentChild {
     process: ProcessId,
     name: String,
@@ -61,13 +64,8 @@ struct Log {
 }
 
 impl AgentChild {
-    /// Starts an agent; the receiver gets its address, or why it has none.
-    #[allow(clippy::type_complexity)]
-    pub(super) fn spawn(
-        program: &Program,
-        spec: &LaunchSpec,
-        bind: SocketAddr,
-    ) -> Result<(Self, oneshot::Receiver<Result<SocketAddr, String>>), String> {
+    /// Starts an agent.
+    pub(super) fn spawn(program: &Program, spec: &LaunchSpec, bind: SocketAddr) -> Result<(Self, Hello), String> {
         let path = match program {
             // The link, not the path behind it: the same file even when a build has just replaced it.
             Program::Own => PathBuf::from("/proc/self/exe"),

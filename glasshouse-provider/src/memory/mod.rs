@@ -192,11 +192,13 @@ impl Provider for MemoryProvider {
         NAME
     }
 
-    async fn offers(&self, _filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
+    async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
         let (inner, fault) = self.enter(Call::Offers);
         match fault {
             Some(Fault::NoCapacity) => Ok(Vec::new()),
             Some(fault) => Err(failure(Call::Offers, &fault, None)),
+            // Its one offer has no GPU.
+            None if filter.gpu.is_some() || filter.gpu_count.is_some_and(|count| count > 0) => Ok(Vec::new()),
             None => Ok(vec![Offer {
                 id: "memory-offer".to_owned(),
                 gpu: None,

@@ -13,46 +13,9 @@ use glasshouse_core::package::SealedPackage;
 use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 use sha2::{Digest as _, Sha256};
 
+use super::setup::{PackageFile, Setup};
 use super::{Gate, RunError, RunEvent, StopHandle};
 use crate::supervisor::{Journal, Patience};
-
-/// A sealed package and where it lies.
-pub(super) struct PackageFile {
-    pub(super) path: PathBuf,
-    pub(super) sealed: SealedPackage,
-}
-
-/// Everything that a run was given, complete.
-pub(super) struct Setup {
-    pub(super) provider: Arc<dyn Provider>,
-    pub(super) verifier: Arc<dyn Verifier>,
-    pub(super) gate: Gate,
-    pub(super) package: PackageFile,
-    pub(super) runtime: Digest32,
-    pub(super) out: PathBuf,
-    pub(super) journal: Arc<Journal>,
-    pub(super) device: Device,
-    pub(super) warmup_units: u64,
-    pub(super) budget: Budget,
-    pub(super) progress: Duration,
-    pub(super) export: bool,
-    pub(super) lease: LeaseTerms,
-    pub(super) challenge_ttl: Duration,
-    pub(super) max_skew: Duration,
-    pub(super) max_challenges: u32,
-    pub(super) container: Option<ContainerId>,
-    pub(super) anti_debug: AntiDebugLevel,
-    pub(super) filter: OfferFilter,
-    pub(super) image: Option<(String, Digest32)>,
-    pub(super) env: BTreeMap<String, String>,
-    pub(super) disk_gib: Option<u32>,
-    pub(super) time_limit: Option<Duration>,
-    pub(super) linger: Duration,
-    pub(super) allow_cleartext: bool,
-    pub(super) handle_signals: bool,
-    pub(super) stop: StopHandle,
-    pub(super) patience: Option<Patience>,
-}
 
 pub(super) type Listener = Box<dyn FnMut(RunEvent) + Send>;
 

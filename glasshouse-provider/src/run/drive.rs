@@ -43,31 +43,39 @@ pub(super) struct Leg<'a> {
     pub(super) outage: Duration,
 }
 
-/// Runs one segment. What came home is given however it ended.
-pub(super) async fn drive(
-    leg: &Leg<'_>,
-    mut link: Link,
-    tell: &mut Teller<'_>,
-) -> (SegmentResult, Result<(), RunError>) {
-    let mut home = SegmentResult {
-        session: leg.start.session,
-        mode: leg.mode,
-        position: leg.position,
-        events: Vec::new(),
-        steps: Vec::new(),
-        protocol: Protocol::Nothing,
-        artifacts: Vec::new(),
-    };
-    let ended = leg.run(&mut link, &mut home, tell).await;
-    home.protocol = match link.protocol(ended.as_ref().err()) {
-        Ok(protocol) => protocol,
-        Err(refusal) => return (home, ended.and(Err(refusal.into()))),
-    };
-    (home, ended)
+/// A segment that was begun. It lives outside of the future that drives it, so that an interrupted run still has what
+/// came home.
+pub(super) struct Begun {
+    pub(super) link: Link,
+    pub(super) home: SegmentResult,
+}
+
+impl Begun {
+    pub(super) fn new(leg: &Leg<'_>, link: Link) -> Self {
+        let home = SegmentResult {
+            session: leg.start.session,
+            mode: leg.mode,
+            position: leg.position,
+            events: Vec::new(),
+            steps: Vec::new(),
+            protocol: Protocol::Nothing,
+            artifacts: Vec::new(),
+        };
+        Self { link, home }
+    }
+
+    /// What came home, with what of the protocol goes into the record. `error` is what ended the run, if it did.
+    pub(super) fn finish(mut self, error: Option<&RunError>) -> SegmentResult {
+        // What was kept was checked when it came; bytes that cannot be read again are no part of any record.
+        self.home.protocol = self.link.protocol(error).unwrap_or(Protocol::Nothing);
+        self.home
+    }
 }
 
 impl Leg<'_> {
-    async fn run(&self, link: &mut Link, home: &mut SegmentResult, tell: &mut Teller<'_>) -> Result<(), RunError> {
+    /// Runs the segment. What came home is in `begun` however this ends.
+    pub(super) async fn drive(&self, begun: &mut Begun, tell: &mut Teller<'_>) -> Result<(), RunError> {
+        let Begun { link, home } = begun;
         let (client, id, session) = (self.client, &self.start.id, Some(self.start.session));
         tell.moment("segment-started", session);
         client.start(&self.start).await?;
@@ -247,7 +255,7 @@ impl Link {
 fn refusal_in(error: &RunError) -> Option<&Refusal> {
     match error {
         RunError::Gate(GateError::Refused(refusal)) | RunError::Refused(refusal) => Some(refusal),
-        RunError::Client(error) => error.refused()?.refusal.as_ref(),
+        RunError::Client(error) => error.refused()?.refusal.as_deref(),
         _ => None,
     }
 }

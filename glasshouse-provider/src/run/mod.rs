@@ -13,6 +13,8 @@ mod overhead;
 mod protected;
 mod record;
 mod result;
+mod setup;
+mod uploads;
 
 pub use builder::RunBuilder;
 pub use error::{RunError, RunFailure};

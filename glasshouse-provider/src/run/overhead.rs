@@ -7,11 +7,12 @@ use glasshouse_core::overhead::{Cleanup, Label, Measurement, Order, OverheadFile
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::Unit;
 
-use super::builder::{RunBuilder, Setup};
+use super::builder::RunBuilder;
 use super::execute::{Executed, execute};
 use super::files::write_whole;
 use super::record::write_record;
 use super::result::Timeline;
+use super::setup::Setup;
 use super::{RunError, RunFailure};
 
 /// Raw and protected segments of one training loop on one allocation, in an order that can be compared.

@@ -5,11 +5,12 @@ use glasshouse_core::overhead::Mode;
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::Receipt;
 
-use super::builder::{RunBuilder, Setup};
+use super::builder::RunBuilder;
 use super::execute::{Executed, execute};
 use super::files::write_whole;
 use super::record::write_record;
 use super::result::Timeline;
+use super::setup::Setup;
 use super::{RunError, RunFailure, TrainedArtifact};
 
 /// One protected training run on one allocation.

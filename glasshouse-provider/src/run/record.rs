@@ -6,10 +6,10 @@ use glasshouse_core::overhead::Row;
 use glasshouse_core::record::{EvidenceRecord, RefusedSession, VERSION};
 
 use super::RunError;
-use super::builder::Setup;
 use super::execute::Executed;
 use super::files::write_whole;
 use super::result::Protocol;
+use super::setup::Setup;
 use crate::clock;
 
 /// Name of the record's file.

@@ -9,7 +9,8 @@ use glasshouse_core::fixed::{Digest32, Fixed, PublicKey32};
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{
-    Allocation, AllocationState, CreateOutcome, LaunchSpec, Observation, Offer, OfferFilter, Provider, ProviderError,
+    Allocation, AllocationState, CreateOutcome, Endpoint, LaunchSpec, Observation, Offer, OfferFilter, Provider,
+    ProviderError,
 };
 
 use super::{Journal, OpenEntry, Patience, Supervisor, SupervisorError, end};
@@ -207,6 +208,10 @@ async fn reach(seen: &Observation, secret: &Secret<32>, name: &str) -> Result<Ag
             Ok(hello) if hello.name == name => return Ok(client),
             Ok(hello) => why = format!("{} answers instead", hello.name),
             Err(error @ ClientError::Unreachable { .. }) => why = error.to_string(),
+            // A proxy shows pages of its own while the agent behind it starts.
+            Err(error @ ClientError::Nonsense { .. }) if matches!(endpoint, Endpoint::Proxy(_)) => {
+                why = error.to_string();
+            }
             Err(error) => return Err(Reach::Foreign(error)),
         }
     }

@@ -85,7 +85,7 @@ pub struct WireError {
     pub message: String,
     /// The segment's own refusal, for [`WireCode::SegmentRefused`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<glasshouse_core::refusal::Refusal>,
+    pub refusal: Option<Box<glasshouse_core::refusal::Refusal>>,
 }
 
 impl WireError {

@@ -21,23 +21,26 @@ use glasshouse_core::traits::{
 use glasshouse_core::transcript::{sha256, sha384};
 use glasshouse_provider::{Registry, SegmentContext};
 
-pub fn registry() -> Registry {
+pub(crate) fn registry() -> Registry {
     Registry::new()
         .workload(Counting::default)
         .attestor(EvidenceKind::Software, |_: &SegmentContext| Ok(Parrot))
         .zeroizer(|device| (device == Device::Cpu).then(HostZeroizer::new))
 }
 
-pub fn container() -> ContainerId {
+pub(crate) fn container() -> ContainerId {
     ContainerId { source: "boot-id".into(), value: "host:test".into() }
 }
 
-pub fn own_measurement() -> Digest32 {
+pub(crate) fn own_measurement() -> Digest32 {
     sha256(std::fs::read("/proc/self/exe").unwrap())
 }
 
+/// Makes [`Parrot`] take its time.
+pub(crate) const SLOW_QUOTE: &str = "GLASSHOUSE_TEST_SLOW_QUOTE";
+
 /// Repeats what it is told, with claims that every test expects.
-pub struct Parrot;
+pub(crate) struct Parrot;
 
 impl Attestor for Parrot {
     fn measure(&self) -> Result<Claims, AttestError> {
@@ -64,13 +67,16 @@ impl Attestor for Parrot {
     }
 
     fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
+        if std::env::var_os(SLOW_QUOTE).is_some() {
+            std::thread::sleep(Duration::from_secs(3600));
+        }
         Ok(CpuEvidence::Software { jwt: report_data.to_string(), public_key: Fixed([0; 32]) })
     }
 }
 
 /// Accepts what [`Parrot`] says when it is about this session.
-pub struct Listener {
-    pub refuse: bool,
+pub(crate) struct Listener {
+    pub(crate) refuse: bool,
 }
 
 impl Verifier for Listener {
@@ -100,7 +106,7 @@ impl Verifier for Listener {
 
 /// Adds the data up, again and again. What it is to do wrong stands in the entry `trouble`.
 #[derive(Default)]
-pub struct Counting {
+pub(crate) struct Counting {
     data: Option<SecretBuffer>,
     trouble: String,
     done: u64,
@@ -159,7 +165,7 @@ impl Workload for Counting {
 }
 
 /// Seals a package for [`Counting`].
-pub fn seal(folder: &std::path::Path, trouble: &str) -> (std::path::PathBuf, SealedPackage) {
+pub(crate) fn seal(folder: &std::path::Path, trouble: &str) -> (std::path::PathBuf, SealedPackage) {
     let path = folder.join("job.package");
     let sealed = PackageBuilder::new("counting")
         .entry("data", Source::Slice(&[7; 100_000]))
@@ -170,20 +176,48 @@ pub fn seal(folder: &std::path::Path, trouble: &str) -> (std::path::PathBuf, Sea
     (path, sealed)
 }
 
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Processes whose parent this is, without zombies.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let stats = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let living = fields.next()? != "Z";
+        (living && fields.next()?.parse() == Ok(parent)).then_some(pid)
+    });
+    stats.collect()
+}
+
+/// Whether a process runs; a zombie does not.
+pub(crate) fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
 /// Waits until `holds`, or gives up.
-pub async fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        std::thread::sleep(Duration::from_millis(10));
     }
     began.elapsed()
 }
 
-pub type Test = (&'static str, fn());
+pub(crate) type Test = (&'static str, fn());
 
 /// Runs the tests whose names contain the first argument, one after the other, and exits like the usual harness.
-pub fn main(tests: &[Test]) {
+pub(crate) fn main(tests: &[Test]) {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -191,7 +225,8 @@ pub fn main(tests: &[Test]) {
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let mut failed = 0;
-    for (name, test) in tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str()))) {
+    let chosen = tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())));
+    for (name, test) in chosen {
         let began = Instant::now();
         let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
         println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, began.elapsed());

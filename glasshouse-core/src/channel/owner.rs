@@ -44,11 +44,13 @@ impl OwnerChannel {
     /// # Errors
     /// `record-…`, `chain-…`, or as [`decode`].
     pub fn accept(&mut self, record: &SealedRecord) -> Result<(EventHeader, EventBody), Refusal> {
-        let plaintext = self.incoming.open(record)?;
-        let event: Event = decode("event", &plaintext, SealedRecord::LIMIT)?;
-        let accepted = self.chain.accept(&event.header, &event.body.0)?;
-        self.events.push(event);
-        Ok(accepted)
+        let (chain, events) = (&mut self.chain, &mut self.events);
+        self.incoming.open(record, |plaintext| {
+            let event: Event = decode("event", plaintext, SealedRecord::LIMIT)?;
+            let accepted = chain.accept(&event.header, &event.body.0)?;
+            events.push(event);
+            Ok(accepted)
+        })
     }
 
     /// Seals a command.

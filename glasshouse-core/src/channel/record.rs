@@ -48,10 +48,32 @@ impl SealedRecord {
 /// seals it, so that an owner who was restarted, and counts from 0 again, repeats a ciphertext but never a nonce under
 /// two plaintexts. A command with a payload needs a durable counter first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "type", rename_all = "kebab-case", from = "CommandIn")]
 pub enum Command {
     /// Stop training, export, zeroize.
     Stop,
+}
+
+/// A command as it is read. serde's derive lets any members stand beside the tag of a variant without fields, whatever
+/// `deny_unknown_fields` says; a struct of the tag alone does not.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CommandIn {
+    r#type: CommandName,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum CommandName {
+    Stop,
+}
+
+impl From<CommandIn> for Command {
+    fn from(read: CommandIn) -> Self {
+        match read.r#type {
+            CommandName::Stop => Self::Stop,
+        }
+    }
 }
 
 /// The key of one direction, which also counts.
@@ -89,8 +111,13 @@ impl RecordKey {
         }
     }
 
-    /// Opens the next record; one that was taken before, or that comes too early, is refused.
-    pub(crate) fn open(&mut self, record: &SealedRecord) -> Result<Zeroizing<Vec<u8>>, Refusal> {
+    /// Opens the next record and has it read; one that was taken before, or that comes too early, is refused. It counts
+    /// as taken only when `read` takes it.
+    pub(crate) fn open<T>(
+        &mut self,
+        record: &SealedRecord,
+        read: impl FnOnce(&[u8]) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         let expected = self.next;
         if record.seq < expected {
             return Err(Refusal::new(Code::RECORD_REPLAYED, format!("record {expected}"), record.seq));
@@ -111,8 +138,10 @@ impl RecordKey {
             .and_then(|cipher| cipher.decrypt(&nonce(expected).into(), payload).ok())
             .map(Zeroizing::new)
             .ok_or_else(forged)?;
-        self.next = expected.checked_add(1).ok_or_else(forged)?;
-        Ok(plaintext)
+        let next = expected.checked_add(1).ok_or_else(forged)?;
+        let taken = read(&plaintext)?;
+        self.next = next;
+        Ok(taken)
     }
 
     fn cipher(&self) -> Option<Aes256Gcm> {
@@ -155,21 +184,43 @@ mod tests {
         (key(&mut bytes), key(&mut again))
     }
 
+    fn open(key: &mut RecordKey, record: &SealedRecord) -> Result<Vec<u8>, Refusal> {
+        key.open(record, |plaintext| Ok(plaintext.to_vec()))
+    }
+
+    #[test]
+    fn a_record_that_was_not_taken_is_still_the_next() {
+        let (mut sealer, mut opener) = pair();
+        let record = sealer.seal(b"no event").unwrap();
+        let refuse = |_: &[u8]| Err::<(), _>(Refusal::new(Code::CHAIN_GAP, "event 0", "event 1"));
+        assert_eq!(opener.open(&record, refuse).unwrap_err().code, Code::CHAIN_GAP);
+        assert_eq!(open(&mut opener, &record).unwrap(), b"no event");
+    }
+
+    #[test]
+    fn a_command_says_nothing_but_its_name() {
+        assert_eq!(serde_json::from_str::<Command>(r#"{"type":"stop"}"#).unwrap(), Command::Stop);
+        assert_eq!(serde_json::to_string(&Command::Stop).unwrap(), r#"{"type":"stop"}"#);
+        for bad in [r#"{"type":"stop","after":9}"#, r#"{"type":"stop","type":"stop"}"#, r#"{"type":"go"}"#, "{}"] {
+            assert!(serde_json::from_str::<Command>(bad).is_err(), "{bad}");
+        }
+    }
+
     #[test]
     fn replay_reorder_and_forgery_have_their_codes() {
         let (mut sealer, mut opener) = pair();
         let records: Vec<_> = (0..3).map(|n| sealer.seal(&[n; 9]).unwrap()).collect();
-        assert_eq!(opener.open(&records[1]).unwrap_err().code, Code::RECORD_REORDERED);
-        assert_eq!(*opener.open(&records[0]).unwrap(), vec![0; 9]);
-        assert_eq!(opener.open(&records[0]).unwrap_err().code, Code::RECORD_REPLAYED);
+        assert_eq!(open(&mut opener, &records[1]).unwrap_err().code, Code::RECORD_REORDERED);
+        assert_eq!(open(&mut opener, &records[0]).unwrap(), vec![0; 9]);
+        assert_eq!(open(&mut opener, &records[0]).unwrap_err().code, Code::RECORD_REPLAYED);
         let mut forged = records[1].clone();
         forged.ciphertext.0[3] ^= 1;
-        assert_eq!(opener.open(&forged).unwrap_err().code, Code::RECORD_FORGED);
+        assert_eq!(open(&mut opener, &forged).unwrap_err().code, Code::RECORD_FORGED);
         let renumbered = SealedRecord { seq: 1, ..records[2].clone() };
-        assert_eq!(opener.open(&renumbered).unwrap_err().code, Code::RECORD_FORGED);
+        assert_eq!(open(&mut opener, &renumbered).unwrap_err().code, Code::RECORD_FORGED);
         let other_epoch = SealedRecord { epoch: 1, ..records[1].clone() };
-        assert_eq!(opener.open(&other_epoch).unwrap_err().code, Code::RECORD_FORGED);
-        assert_eq!(*opener.open(&records[1]).unwrap(), vec![1; 9]);
+        assert_eq!(open(&mut opener, &other_epoch).unwrap_err().code, Code::RECORD_FORGED);
+        assert_eq!(open(&mut opener, &records[1]).unwrap(), vec![1; 9]);
     }
 
     #[test]

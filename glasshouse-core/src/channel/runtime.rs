@@ -79,8 +79,7 @@ impl RuntimeChannel {
     /// # Errors
     /// `record-replayed`, `record-reordered`, `record-forged`, or as [`decode`].
     pub fn command(&mut self, record: &SealedRecord) -> Result<Command, Refusal> {
-        let plaintext = self.incoming.open(record)?;
-        decode("command", &plaintext, 1024)
+        self.incoming.open(record, |plaintext| decode("command", plaintext, 1024))
     }
 
     /// How many events were emitted.

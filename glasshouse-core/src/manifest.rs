@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::claims::Assurance;
 use crate::fixed::{Digest32, Digest48, Fixed};
 use crate::package::Layout;
+use crate::refusal::one_line;
 use crate::transcript::sha384;
 
 /// The only format so far.
@@ -164,7 +165,8 @@ impl Manifest {
             return Err(ManifestError::TooLarge { bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX) });
         }
         let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|e| ManifestError::Malformed { why: e.to_string() })?;
+            // The parser's message repeats what it read, which may be a mebibyte of anything.
+            serde_json::from_slice(bytes).map_err(|e| ManifestError::Malformed { why: one_line(&e.to_string()) })?;
         let canonical = manifest.to_bytes()?;
         if canonical == bytes { Ok(manifest) } else { Err(ManifestError::NotCanonical) }
     }
@@ -204,7 +206,7 @@ impl Manifest {
 
     fn check(&self) -> Result<(), ManifestError> {
         if self.format != MANIFEST_FORMAT {
-            return Err(ManifestError::Format { format: self.format.clone() });
+            return Err(ManifestError::Format { format: self.format.chars().take(MAX_NAME_BYTES).collect() });
         }
         check_name("workload", &self.workload)?;
         for (what, count) in [("entries", self.entries.len()), ("public inputs", self.public_inputs.len())] {
@@ -300,6 +302,17 @@ mod tests {
         assert!(matches!(Manifest::from_bytes(deep.as_bytes()), Err(ManifestError::Malformed { .. })));
         let long = " ".repeat(MAX_MANIFEST_BYTES + 1);
         assert!(matches!(Manifest::from_bytes(long.as_bytes()), Err(ManifestError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_refusal_repeats_one_short_clean_line() {
+        let long = "\\u001b[2J".repeat(9000);
+        let key = text().replacen("\"public_data\"", &format!("\"{long}\":0,\"public_data\""), 1);
+        let format = text().replacen(MANIFEST_FORMAT, &long, 1);
+        for bad in [key, format] {
+            let why = Manifest::from_bytes(bad.as_bytes()).unwrap_err().to_string();
+            assert!(why.chars().count() < 900 && !why.contains(char::is_control), "{why}");
+        }
     }
 
     #[test]

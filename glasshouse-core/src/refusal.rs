@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 /// The stable name of one reason to refuse. Programs match on it; its text never changes meaning.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Code(Cow<'static, str>);
 
@@ -19,6 +19,18 @@ impl Code {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Code {
+    /// Takes 1 to 64 of `a-z`, `0-9` and `-`: nothing else can ride in a code that a peer names.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if (1..=64).contains(&name.len()) && name.bytes().all(plain) {
+            return Ok(Self(Cow::Owned(name)));
+        }
+        Err(de::Error::custom("expected a code: 1 to 64 of a-z, 0-9 and -"))
     }
 }
 
@@ -182,7 +194,10 @@ codes! {
 /// A refusal: nothing was released, nothing was accepted, and this is why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(deny_unknown_fields)]
-#[error("{code}: expected {expected}, saw {seen}{}", .advice.as_ref().map(|a| format!("; {a}")).unwrap_or_default())]
+#[error(
+    "{code}: expected {}, saw {}{}", one_line(.expected), one_line(.seen),
+    .advice.as_ref().map(|a| format!("; {}", one_line(a))).unwrap_or_default()
+)]
 pub struct Refusal {
     /// The stable reason.
     pub code: Code,
@@ -202,9 +217,16 @@ impl Refusal {
     }
 }
 
-/// What a peer wrote, fit for a terminal and a log: no control characters, no more than 300 characters.
-pub(crate) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
+/// What a peer wrote, fit for a terminal and a log: nothing but printable characters, no more than 300 of them.
+pub fn one_line(text: &str) -> String {
+    text.chars().map(|c| if printable(c) { c } else { '?' }).take(300).collect()
+}
+
+/// Neither a control character nor one that cannot be seen and changes how what follows is read.
+pub(crate) fn printable(c: char) -> bool {
+    let invisible =
+        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    !c.is_control() && !invisible
 }
 
 #[cfg(test)]
@@ -228,6 +250,18 @@ mod tests {
         let refusal = Refusal::new(Code::CONTAINER_ID_MISMATCH, "host:1", seen);
         assert!(refusal.to_string().len() < 600);
         assert!(!refusal.to_string().contains(char::is_control));
+    }
+
+    #[test]
+    fn a_refusal_that_a_peer_wrote_is_shown_clean() {
+        let text = "\\u001b[2J\\u202e".repeat(200);
+        let json = |code: &str| format!(r#"{{"code":"{code}","expected":"{text}","seen":"{text}","advice":"{text}"}}"#);
+        let refusal: Refusal = serde_json::from_str(&json("nonce-replayed")).unwrap();
+        let shown = refusal.to_string();
+        assert!(shown.chars().count() < 1000 && shown.chars().all(printable), "{shown}");
+        for code in ["", "a b", "\\u001b[2J", "Nonce", &"a".repeat(65)] {
+            assert!(serde_json::from_str::<Refusal>(&json(code)).is_err(), "{code}");
+        }
     }
 
     #[test]

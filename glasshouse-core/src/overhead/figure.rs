@@ -90,10 +90,8 @@ impl<'de> Deserialize<'de> for Label {
 }
 
 fn printable(c: char) -> bool {
-    let invisible =
-        matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     // XML 1.0 has no U+FFFE and U+FFFF, not even escaped.
-    !c.is_control() && !invisible && !matches!(c, '\u{fffe}' | '\u{ffff}')
+    crate::refusal::printable(c) && !matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::row::Row;
+use crate::refusal::one_line;
 
 /// What a file of this version says in `schema`.
 pub const SCHEMA: &str = "glasshouse/overhead/1";
@@ -110,6 +111,5 @@ fn malformed(error: &serde_json::Error) -> OverheadFileError {
     // The message repeats input; control characters of it do not go to a terminal.
     let why = error.to_string();
     let why = why.split(" at line ").next().unwrap_or_default();
-    let why = why.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect();
-    OverheadFileError::Malformed { line: error.line(), column: error.column(), why }
+    OverheadFileError::Malformed { line: error.line(), column: error.column(), why: one_line(why) }
 }

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use glasshouse_core::refusal::one_line;
 use serde::{Deserialize, Serialize};
 
 /// The stable name of one reason why an agent did not do what it was asked.
@@ -77,7 +78,7 @@ impl fmt::Display for WireCode {
 
 /// An agent's answer when it did not do what it was asked. One JSON object on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{code}: {message}")]
+#[error("{code}: {}", one_line(.message))] // a proxy on the way can write it
 pub struct WireError {
     /// The stable reason.
     pub code: WireCode,
@@ -92,5 +93,17 @@ impl WireError {
     /// An error with one sentence for people.
     pub fn new(code: WireCode, message: impl fmt::Display) -> Self {
         Self { code, message: message.to_string(), refusal: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_proxy_writes_is_shown_as_one_clean_line() {
+        let json = format!(r#"{{"code":"malformed","message":"\u001b[2J{}"}}"#, "x".repeat(1 << 20));
+        let shown = serde_json::from_str::<WireError>(&json).unwrap().to_string();
+        assert!(shown.len() < 400 && !shown.contains(char::is_control), "{shown}");
     }
 }

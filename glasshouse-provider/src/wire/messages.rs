@@ -2,6 +2,7 @@ use std::fmt;
 
 use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::fixed::{Blob, Digest48, Nonce32};
+use glasshouse_core::refusal::one_line;
 use serde::{Deserialize, Serialize};
 
 /// The owner's name for a segment: 1 to 64 of `a-z`, `0-9` and `-`.
@@ -125,7 +126,7 @@ impl fmt::Display for SegmentExit {
             (None, None) => write!(f, "ended in step {}", self.step)?,
         }
         match &self.reason {
-            Some(reason) => write!(f, ": {reason}"),
+            Some(reason) => write!(f, ": {}", one_line(reason)),
             None => Ok(()),
         }
     }
@@ -259,5 +260,8 @@ mod tests {
         assert_eq!(exit.to_string(), "killed by signal 9 in step train");
         (exit.signal, exit.code, exit.step) = (None, Some(3), SegmentStep::AwaitRelease);
         assert_eq!(exit.to_string(), "ended with exit code 3 in step await-release");
+        exit.reason = Some(format!("\u{1b}[2J{}", "x".repeat(1 << 20)));
+        let shown = exit.to_string();
+        assert!(shown.len() < 400 && !shown.contains(char::is_control), "{shown}");
     }
 }

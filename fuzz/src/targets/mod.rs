@@ -1,0 +1,25 @@
+//! One module per target; each has a `run` that takes any bytes. The first byte often chooses what the rest is read as,
+//! a letter so that corpora can be looked at.
+
+pub mod agent;
+pub mod chain;
+pub mod container;
+pub mod jwt;
+pub mod manifest;
+pub mod overhead;
+pub mod package;
+pub mod record;
+pub mod wire;
+
+/// The first byte, and what follows it.
+fn mode(data: &[u8]) -> Option<(u8, &[u8])> {
+    data.split_first().map(|(mode, rest)| (*mode, rest))
+}
+
+/// What stands before the first line feed, and after it.
+fn line(data: &[u8]) -> (&[u8], &[u8]) {
+    match data.iter().position(|b| *b == b'\n') {
+        Some(at) => (&data[..at], &data[at + 1..]),
+        None => (data, &[]),
+    }
+}

@@ -1,4 +1,11 @@
 //! Attestation evidence as it crosses the wire, kind by kind, unparsed.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use serde::{Deserialize, Serialize};
 

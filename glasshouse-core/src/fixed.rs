@@ -1,4 +1,11 @@
 //! Byte strings of a fixed length: digests, nonces, public keys and signatures. Lower-case hex in JSON.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fmt;
 
@@ -93,7 +100,8 @@ impl<const N: usize> Serialize for Fixed<N> {
 impl<'de, const N: usize> Deserialize<'de> for Fixed<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        Self::from_hex(&text).ok_or_else(|| de::Error::custom(format_args!("expected {} lower-case hex digits", 2 * N)))
+        Self::from_hex(&text)
+            .ok_or_else(|| de::Error::custom(format_args!("expected {} lower-case hex digits", N.saturating_mul(2))))
     }
 }
 

@@ -1,4 +1,11 @@
 //! Why something was refused: a stable code, what was expected, what was seen, what to do.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::borrow::Cow;
 use std::fmt;

@@ -2,6 +2,13 @@
 //!
 //! `LP(x)` is the length of `x` as an unsigned 32-bit big-endian integer, then `x`. Integers are unsigned 64-bit
 //! big-endian; an optional field is a presence byte (0 or 1), then the field when present.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 

@@ -1,5 +1,12 @@
 //! What an agent and its segment say over the segment's standard input and output: a length (u32, big-endian), then
 //! JSON. Both ends are this executable; the limit guards against a workload that writes where it should not.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::io::{self, Read};
 

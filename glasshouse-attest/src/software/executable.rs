@@ -5,6 +5,13 @@
 //! The kernel refuses writes to a running executable (`ETXTBSY`), so the digest is computed once per process. Kernels
 //! and network file systems without that refusal exist; the inode's identity, size and times are therefore read at each
 //! call, and a file that was touched is read again.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};

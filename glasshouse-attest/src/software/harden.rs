@@ -4,6 +4,13 @@
 //! another process needs `CAP_SYS_PTRACE` to attach or to read `/proc/PID/mem`. It also gives `/proc/self` to root, so a
 //! process that is not root can no longer read its own `environ`: that is read before. Root on the same kernel is not
 //! stopped by any of this; it is why this evidence is `SelfReported`.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -1,4 +1,11 @@
 //! What an owner asks of self-reported evidence.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::time::Duration;
 

@@ -11,6 +11,13 @@
 //! | `gh_…` | each field of [`Claims`], in the spelling of its own type |
 //!
 //! There is no `ueid`: RFC 9711 asks of it that no two devices ever share it, which software cannot promise.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,4 +1,11 @@
 //! What a runtime says while it runs, each saying signed and chained to the one before.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,11 @@
 //! The owner's end: opens records, follows the chain, seals commands.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use super::chain::{ChainVerifier, raw_genesis};
 use super::event::{Event, EventBody, EventHeader};

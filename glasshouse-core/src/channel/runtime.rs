@@ -1,4 +1,11 @@
 //! The runtime's end: signs, chains and seals events; opens commands.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use super::chain::raw_genesis;
 use super::event::{Event, EventBody, EventHeader};

@@ -1,4 +1,11 @@
 //! The gate's own checks of what a runtime says, each against the owner's value, each with a code of its own.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::time::Duration;
 

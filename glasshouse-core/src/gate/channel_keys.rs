@@ -1,4 +1,11 @@
 //! The channel keys in the gate's store: sealed to the owner itself, so that the store holds no secret.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use zeroize::Zeroizing;
 

@@ -1,4 +1,11 @@
 //! One session of the gate, sans-I/O: messages and the clock in, messages out.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

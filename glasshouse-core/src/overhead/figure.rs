@@ -1,4 +1,11 @@
 //! Numbers and words that may stand in a row: finite, bounded, with one spelling each.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fmt;
 

@@ -1,4 +1,11 @@
 //! One row of a report: a run's overhead, or why it has none.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fmt;
 

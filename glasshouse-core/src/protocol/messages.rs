@@ -1,4 +1,11 @@
 //! The four messages up to the release, in the order they are sent.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,11 @@
 //! HPKE (RFC 9180): the release in PSK mode, results in base mode.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;

@@ -1,4 +1,11 @@
 //! Why a record does not hold.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use crate::clock::UnixMillis;
 use crate::fixed::{Nonce32, PublicKey32};

@@ -1,4 +1,11 @@
 //! A verified record in words: what it proves, on whose word each claim rests, and what it does not prove.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

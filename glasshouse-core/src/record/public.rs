@@ -2,6 +2,13 @@
 //!
 //! No field here can hold bytes, a URL, a host name or free text of a message. Texts are [`Label`]s that the owner or
 //! the workload chose as names; everything else is a number, a digest, or one of a fixed set of words.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use serde::Serialize;
 

@@ -1,4 +1,12 @@
 //! The lease as the runtime holds itself to it.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 use std::time::Duration;
 

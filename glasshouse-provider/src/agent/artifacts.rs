@@ -1,4 +1,11 @@
 //! Artifacts as a segment hands them out: sealed in a protected run, and only ever relayed from here.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,11 @@
 //! Every request carries a MAC of the launch secret over itself and a counter that is taken once.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,11 @@
 //! What a segment has said so far, kept until it is acknowledged.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

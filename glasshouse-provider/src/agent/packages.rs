@@ -1,4 +1,11 @@
 //! Packages as they arrive: ciphertext only, in pieces, in a private directory.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

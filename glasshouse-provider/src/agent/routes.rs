@@ -1,4 +1,11 @@
 //! Paths and their handlers. Every answer is JSON or, where it says so, bytes; every refusal is a [`WireError`].
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,11 @@
 //! Segments as processes: started fresh, talked to over their pipes, ended with the agent.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;

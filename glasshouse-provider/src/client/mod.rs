@@ -1,4 +1,11 @@
 //! The owner's client of an agent. The owner dials and pulls; nothing depends on a callback.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 mod error;
 mod transport;

@@ -1,4 +1,11 @@
 //! One request and its answer, with MACs on both, and its repetitions.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,11 @@
 //! Packages go up in pieces and go on where they stopped.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::io::{Read, Seek, SeekFrom};
 

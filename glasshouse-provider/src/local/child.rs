@@ -1,4 +1,11 @@
 //! One agent process: how it is started, watched and ended.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
@@ -156,8 +163,8 @@ impl AgentChild {
 pub(super) fn end_in_background(process: ProcessId, grace: Duration) {
     process.signal(Signal::TERM);
     std::thread::spawn(move || {
-        let deadline = Instant::now() + grace;
-        while Instant::now() < deadline {
+        let started = Instant::now();
+        while started.elapsed() < grace {
             if !process.is_alive() && session_members(process.pid).is_empty() {
                 return;
             }

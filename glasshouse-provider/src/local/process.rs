@@ -1,4 +1,11 @@
 //! Processes of this machine as `/proc` shows them. A process is its id and its start time: ids are used again.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::path::Path;
 

@@ -1,4 +1,11 @@
 //! The owner's side of one segment, from its start to its last acknowledged record.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,11 @@
 //! From hardening to the release: challenge in, evidence out, key in.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::time::Duration;
 

@@ -1,4 +1,11 @@
 //! What the workload is given, from a package or a raw bundle, and public inputs checked by digest.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -1,4 +1,11 @@
 //! The segment's two pipes, and the threads that listen for the end.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};

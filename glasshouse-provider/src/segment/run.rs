@@ -1,4 +1,11 @@
 //! The life of a segment's process from its start to its exit code.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,5 +1,12 @@
 //! The write-ahead journal: what was asked for stands in it before it is asked for, and leaves it when its absence was
 //! seen. JSON lines, each synced before the call it announces.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -1,3 +1,11 @@
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
 use glasshouse_core::fixed::{Digest48, Fixed};
 use glasshouse_core::secret::Secret;
 use glasshouse_core::transcript::{Transcript, sha384};

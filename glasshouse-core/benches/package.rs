@@ -177,11 +177,19 @@ struct Pattern(u64);
 
 impl Read for Pattern {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = buffer.len() / 8 * 8;
-        for word in buffer[..n].chunks_exact_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            word.copy_from_slice(&self.0.to_le_bytes());
+        let word = (self.0 / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        let rest = &word[(self.0 % 8) as usize..];
+        let n = match buffer.len() / 8 * 8 {
+            n if self.0.is_multiple_of(8) && n > 0 => n,
+            _ => rest.len().min(buffer.len()),
+        };
+        if n < 8 {
+            buffer[..n].copy_from_slice(&rest[..n]);
         }
+        for (i, word) in (self.0 / 8..).zip(buffer[..n].chunks_exact_mut(8)) {
+            word.copy_from_slice(&i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        }
+        self.0 += n as u64;
         Ok(n)
     }
 }

@@ -17,8 +17,8 @@ use super::digest::chunk_hash;
 use super::layout::{Layout, TAG_BYTES, fill};
 
 /// Plaintext bytes of the chunks that are worked on together. Sealing and opening each hold three such batches, which
-/// with 16 MiB is 48 MiB whatever the chunk size and the number of cores.
-pub(super) const BATCH_BYTES: usize = 16 << 20;
+/// is 36 MiB (48 MiB with chunks of 16 MiB) whatever the chunk size and the number of cores.
+pub(super) const BATCH_BYTES: usize = 12 << 20;
 /// Most chunks that are worked on together.
 const BATCH_CHUNKS: usize = 512;
 

@@ -145,6 +145,22 @@ pub struct AntiDebug {
     pub ptrace_scope: Option<u8>,
 }
 
+impl AntiDebug {
+    /// The first check that the claimed level needs and that does not hold.
+    pub fn failed_check(&self) -> Option<&'static str> {
+        let strict = self.level == AntiDebugLevel::Strict;
+        match self.level {
+            AntiDebugLevel::Off => None,
+            _ if !self.not_dumpable => Some("the process is dumpable"),
+            _ if !self.no_core_files => Some("core files are allowed"),
+            _ if !self.no_tracer => Some("a tracer is attached"),
+            _ if !self.no_preload => Some("a library is preloaded"),
+            _ if strict && self.ptrace_scope.is_none_or(|scope| scope < 1) => Some("ptrace is not restricted"),
+            _ => None,
+        }
+    }
+}
+
 /// The only profile so far.
 pub const ANTI_DEBUG_PROFILE: &str = "glasshouse-anti-debug/1";
 

@@ -2,16 +2,24 @@
 //!
 //! Sans-I/O: sessions take and give messages and take the clock as an argument. No HTTP, no async runtime, no tensors.
 
+pub mod channel;
 pub mod claims;
 pub mod clock;
-#[cfg(any(test, feature = "contract-tests"))]
+#[cfg(any(test, doc, feature = "contract-tests"))]
 pub mod contract;
 pub mod evidence;
 pub mod fixed;
+pub mod gate;
+pub mod host_memory;
+pub mod job;
 pub mod manifest;
+pub mod overhead;
 pub mod package;
+pub mod protocol;
+pub mod record;
 pub mod refusal;
 pub mod secret;
+pub mod segment;
 pub mod traits;
 pub mod transcript;
 

@@ -55,6 +55,10 @@ codes! {
     MESSAGE_MALFORMED = "message-malformed", "check that both sides run compatible versions";
     /// A message is larger than its limit.
     MESSAGE_TOO_LARGE = "message-too-large", "the peer is broken or hostile; end the allocation";
+    /// A message nests deeper than any message of the protocol.
+    MESSAGE_TOO_DEEP = "message-too-deep", "the peer is broken or hostile; end the allocation";
+    /// A JSON object names one key twice.
+    MESSAGE_DUPLICATE_KEY = "message-duplicate-key", "the peer is broken or hostile; end the allocation";
     /// A message belongs to another session.
     SESSION_MISMATCH = "session-mismatch", "send each message to the session that it was made for";
     /// A message came in a state that does not take it.
@@ -73,6 +77,8 @@ codes! {
     RETRIES_EXHAUSTED = "retries-exhausted", "find out why attestation fails, then start a new session";
     /// The launch secret's MAC over the transcript does not verify.
     LAUNCH_SECRET_WRONG = "launch-secret-wrong", "someone between owner and runtime, or another allocation, answered";
+    /// The runtime's keys were exchanged on the way.
+    KEYS_SWAPPED = "keys-swapped", "someone between owner and runtime put keys of their own in; end the allocation";
     /// T as claimed differs from T as the gate computes it.
     COMPOSITE_HASH_MISMATCH = "composite-hash-mismatch", "the evidence does not describe this session; do not retry with it";
     /// The package digest differs.
@@ -109,6 +115,8 @@ codes! {
     ANTI_DEBUG_DISABLED = "anti-debug-disabled", "start the runtime with the anti-debug level that the policy asks for";
     /// The anti-debug profile or level is weaker than expected.
     ANTI_DEBUG_DOWNGRADE = "anti-debug-downgrade", "start the runtime with the anti-debug level that the policy asks for";
+    /// The anti-debug level is stronger than the one that was launched, so that T cannot match.
+    ANTI_DEBUG_MISMATCH = "anti-debug-mismatch", "pass the anti-debug level that the runtime is launched with";
     /// The runtime's state is not `ready`.
     RUNTIME_STATE_INVALID = "runtime-state-invalid", "start a fresh segment and attest before it does anything else";
     /// The runtime's timestamp is too old.
@@ -137,6 +145,12 @@ codes! {
     RELEASE_FOREIGN = "release-foreign", "use the release of this session";
     /// The release does not open with this runtime's key, transcript and launch secret.
     RELEASE_UNOPENABLE = "release-unopenable", "the release was made for another runtime or changed";
+    /// This session has had its release; only the same bytes may be sent again.
+    ALREADY_RELEASED = "already-released", "start a new session";
+    /// The owner's result key is not usable.
+    RESULT_KEY_INVALID = "result-key-invalid", "make a new result key";
+    /// An artifact does not open with the owner's result key.
+    ARTIFACT_UNOPENABLE = "artifact-unopenable", "use the result key of the run, and fetch the artifact again";
     /// The lease is over by time.
     LEASE_EXPIRED = "lease-expired", "ask for a longer lease, or renew it with fresh evidence";
     /// The lease is over by steps.
@@ -155,6 +169,8 @@ codes! {
     CHAIN_FORK = "chain-fork", "two histories exist; the record cannot count";
     /// An event's signature does not verify.
     CHAIN_SIGNATURE = "chain-signature", "the event was changed or made by another runtime";
+    /// An event's body is not the one that its header was signed for.
+    CHAIN_BODY = "chain-body", "the event was changed; the record cannot count";
     /// The chain does not end with a terminal event.
     TERMINAL_EVENT_MISSING = "terminal-event-missing", "the end of the run was not seen; nothing may be concluded from it";
     /// Something follows the terminal event.

@@ -10,6 +10,30 @@ pub trait WipeTarget: Send {
     fn is_wiped(&self) -> Result<bool, ZeroizeError>;
 }
 
+/// Values for which all bits zero is what wiping leaves: what a workload keeps in boxed slices.
+macro_rules! boxed_slices {
+    ($($type:ty: $is_zero:expr;)*) => { $(
+        impl WipeTarget for Box<[$type]> {
+            fn bytes(&self) -> u64 {
+                u64::try_from(size_of_val::<[$type]>(self)).unwrap_or(u64::MAX)
+            }
+            fn wipe(&mut self) -> Result<(), ZeroizeError> {
+                zeroize::Zeroize::zeroize(&mut **self);
+                Ok(())
+            }
+            fn is_wiped(&self) -> Result<bool, ZeroizeError> {
+                Ok(self.iter().all($is_zero))
+            }
+        }
+    )* };
+}
+
+boxed_slices! {
+    u8: |v| *v == 0;
+    u32: |v| *v == 0;
+    f32: |v| v.to_bits() == 0; // -0.0 == 0.0, but its bits are not zero
+}
+
 /// A region with a name for the receipt.
 pub struct SecretRegion {
     /// What it held, never a value.
@@ -44,6 +68,26 @@ pub enum ZeroizeError {
         /// By whom, as far as is known.
         what: String,
     },
+    /// More than one of these.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; also: "))]
+    Several(Vec<ZeroizeError>),
+}
+
+impl ZeroizeError {
+    /// What went wrong as one error; nothing when nothing did.
+    pub fn of(mut failures: Vec<Self>) -> Option<Self> {
+        if failures.len() > 1 { Some(Self::Several(failures)) } else { failures.pop() }
+    }
+
+    /// The same under the label by which a zeroizer knows the region: targets do not know their labels.
+    #[must_use]
+    pub fn of_region(self, label: &str) -> Self {
+        match self {
+            Self::NotWiped { why, .. } => Self::NotWiped { region: label.to_owned(), why },
+            Self::StillThere { .. } => Self::StillThere { region: label.to_owned() },
+            other => other,
+        }
+    }
 }
 
 /// One region as it was wiped.
@@ -70,7 +114,7 @@ pub struct Receipt {
     pub regions: Vec<WipedRegion>,
     /// Bytes wiped by the zero-on-free allocator since the segment began; absent when it is not installed.
     pub allocator_bytes: Option<u64>,
-    /// Secret bytes that could not be locked in memory.
+    /// Secret bytes that could not be locked in memory: the most at one time.
     pub unlocked_bytes: u64,
     /// Bytes of this process in swap (`VmSwap`); absent where it cannot be read.
     pub swapped_bytes: Option<u64>,
@@ -96,4 +140,33 @@ pub trait Zeroizer: Send {
     fn track(&mut self, region: SecretRegion);
     /// Wipes and checks everything.
     fn zeroize(&mut self) -> Result<Receipt, ZeroizeError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxed_slices_wipe_and_read_back() {
+        let targets: [Box<dyn WipeTarget>; 3] = [
+            Box::new(vec![1u8; 10].into_boxed_slice()),
+            Box::new(vec![1u32; 10].into_boxed_slice()),
+            Box::new(vec![-0.0f32; 10].into_boxed_slice()),
+        ];
+        for (mut target, bytes) in targets.into_iter().zip([10, 40, 40]) {
+            assert_eq!(target.bytes(), bytes);
+            assert!(!target.is_wiped().unwrap());
+            target.wipe().unwrap();
+            assert!(target.is_wiped().unwrap());
+        }
+    }
+
+    #[test]
+    fn several_failures_are_all_told() {
+        let one = || ZeroizeError::StillThere { region: "a".to_owned() };
+        assert!(ZeroizeError::of(vec![]).is_none());
+        assert!(matches!(ZeroizeError::of(vec![one()]), Some(ZeroizeError::StillThere { .. })));
+        let both = ZeroizeError::of(vec![one(), one().of_region("b")]).unwrap().to_string();
+        assert!(both.contains("a still holds") && both.contains("b still holds"), "{both}");
+    }
 }

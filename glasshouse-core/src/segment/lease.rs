@@ -1,0 +1,103 @@
+//! The lease as the runtime holds itself to it.
+
+use std::time::Duration;
+
+use crate::clock::{Now, UnixMillis};
+use crate::protocol::Lease;
+use crate::refusal::{Code, Refusal};
+
+/// How far a wall clock may go back before the lease is taken to be under attack. Time daemons step by less.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(120);
+
+/// Says whether training may go on. Checked before every stretch of work.
+#[derive(Clone, Debug)]
+pub struct LeaseGuard {
+    lease: Lease,
+    began: Duration,
+    latest_wall: UnixMillis,
+}
+
+impl LeaseGuard {
+    pub(super) fn new(lease: Lease, now: Now) -> Self {
+        Self { lease, began: now.boot, latest_wall: now.wall }
+    }
+
+    /// The lease.
+    pub const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// How many of `wanted` more units the lease still allows after `done`.
+    pub fn allowance(&self, done: u64, wanted: u64) -> u64 {
+        self.lease.max_units.map_or(wanted, |max| wanted.min(max.saturating_sub(done)))
+    }
+
+    /// Checks the lease with `done` units of training behind it.
+    ///
+    /// # Errors
+    /// `lease-expired` by TTL on the boot clock or by `not_after` on the wall clock; `lease-steps-exhausted`;
+    /// `clock-set-back` when the wall clock went back by more than time daemons do.
+    pub fn check(&mut self, done: u64, now: Now) -> Result<(), Refusal> {
+        let lease = &self.lease;
+        let age = now.boot.saturating_sub(self.began);
+        if age > Duration::from_millis(lease.ttl_millis) {
+            let expected = format!("at most {} s since the release", lease.ttl_millis / 1000);
+            return Err(Refusal::new(Code::LEASE_EXPIRED, expected, format!("{} s", age.as_secs())));
+        }
+        if now.wall.after(CLOCK_TOLERANCE) < self.latest_wall {
+            let expected = format!("a clock not before {}", self.latest_wall);
+            return Err(Refusal::new(Code::CLOCK_SET_BACK, expected, now.wall));
+        }
+        self.latest_wall = self.latest_wall.max(now.wall);
+        if now.wall > lease.not_after {
+            return Err(Refusal::new(Code::LEASE_EXPIRED, format!("a time up to {}", lease.not_after), now.wall));
+        }
+        if let Some(max) = lease.max_units.filter(|max| done >= *max) {
+            return Err(Refusal::new(Code::LEASE_STEPS, format!("fewer than {max} units"), done));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixed::Digest48;
+
+    fn at(wall_s: u64, boot_s: u64) -> Now {
+        Now { wall: UnixMillis(wall_s * 1000), boot: Duration::from_secs(boot_s) }
+    }
+
+    fn guard(ttl_s: u64, max: Option<u64>) -> LeaseGuard {
+        let lease = Lease::new(Digest48::from([0; 48]), UnixMillis(1_000_000), Duration::from_secs(ttl_s), max);
+        LeaseGuard::new(lease, at(1000, 50))
+    }
+
+    fn code(result: Result<(), Refusal>) -> Code {
+        result.unwrap_err().code
+    }
+
+    #[test]
+    fn both_clocks_end_it() {
+        let mut lease = guard(60, None);
+        assert!(lease.check(5, at(1060, 110)).is_ok());
+        assert_eq!(code(lease.check(5, at(1000, 111))), Code::LEASE_EXPIRED);
+        assert_eq!(code(lease.check(5, at(1061, 60))), Code::LEASE_EXPIRED);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_lengthen_it() {
+        let mut lease = guard(600, None);
+        assert!(lease.check(0, at(1500, 100)).is_ok());
+        assert!(lease.check(0, at(1400, 101)).is_ok());
+        assert_eq!(code(lease.check(0, at(1379, 102))), Code::CLOCK_SET_BACK);
+    }
+
+    #[test]
+    fn steps_end_it() {
+        let mut lease = guard(60, Some(10));
+        assert_eq!(lease.allowance(8, 5), 2);
+        assert!(lease.check(9, at(1000, 50)).is_ok());
+        assert_eq!(code(lease.check(10, at(1000, 50))), Code::LEASE_STEPS);
+    }
+}

@@ -1,0 +1,187 @@
+//! The gate against a runtime, message by message, without sockets.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{World, now};
+use glasshouse_core::channel::{Command, EventBody, Outcome};
+use glasshouse_core::claims::{Assurance, RuntimeState};
+use glasshouse_core::gate::{FileGateStore, MemoryGateStore};
+use glasshouse_core::protocol::{EvidenceMessage, Signed, SigningSecret};
+use glasshouse_core::refusal::Code;
+
+#[test]
+fn a_session_from_challenge_to_terminal_event() {
+    let world = World::new();
+    let mut owner = world.owner();
+    let mut runtime = world.runtime();
+    let challenge = owner.challenge(now(0)).unwrap();
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(1)).unwrap();
+    let release = owner.evidence(&evidence, now(2)).unwrap();
+    assert_eq!(owner.verdict().unwrap().appraisal.assurance, Assurance::SelfReported);
+    let mut grant = runtime.release(&release, now(3)).unwrap();
+    assert_eq!(grant.data_key.expose(), &world.data_key);
+    assert_eq!(grant.job, world.job());
+
+    let end = EventBody::End { outcome: Outcome::Completed, reason: None };
+    let record = grant.channel.emit(&end, now(4)).unwrap();
+    let events = owner.records(&[record]).unwrap();
+    assert_eq!(events[0].1, end);
+    assert!(owner.record_parts().unwrap().channel.chain().finish().is_ok());
+    assert_eq!(grant.channel.emit(&end, now(5)).unwrap_err().code, Code::EVENT_AFTER_TERMINAL);
+
+    let stop = owner.command(&Command::Stop).unwrap();
+    assert_eq!(grant.channel.command(&stop).unwrap(), Command::Stop);
+}
+
+#[test]
+fn the_nonce_is_burned_whatever_else_is_wrong() {
+    let world = World::new();
+    let mut owner = world.owner();
+    let mut runtime = world.runtime();
+    let challenge = owner.challenge(now(0)).unwrap();
+    let mut spoofed = world.attestor.clone();
+    spoofed.claims.state = RuntimeState::Training;
+    let evidence = runtime.challenge(&challenge, &spoofed, now(1)).unwrap();
+    assert_eq!(owner.evidence(&evidence, now(1)).unwrap_err().code(), Some(&Code::RUNTIME_STATE_INVALID));
+    let good = runtime.challenge(&challenge, &world.attestor, now(1)).unwrap();
+    assert_eq!(owner.evidence(&good, now(1)).unwrap_err().code(), Some(&Code::NONCE_REPLAYED));
+    assert!(world.store.committed(&world.session).unwrap().is_none());
+
+    let challenge = owner.challenge(now(2)).unwrap();
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(2)).unwrap();
+    owner.evidence(&evidence, now(2)).unwrap();
+    assert_eq!(owner.evidence(&evidence, now(2)).unwrap_err().code(), Some(&Code::ALREADY_RELEASED));
+    assert_eq!(owner.challenge(now(2)).unwrap_err().code(), Some(&Code::ALREADY_RELEASED));
+}
+
+#[test]
+fn a_late_answer_and_an_answer_to_an_earlier_challenge_are_refused() {
+    let world = World::new();
+    let mut owner = world.owner();
+    let mut runtime = world.runtime();
+    let first = owner.challenge(now(0)).unwrap();
+    let answer = runtime.challenge(&first, &world.attestor, now(0)).unwrap();
+    let second = owner.challenge(now(1)).unwrap();
+    assert_eq!(owner.evidence(&answer, now(1)).unwrap_err().code(), Some(&Code::CHALLENGE_EXPIRED));
+    let answer = runtime.challenge(&second, &world.attestor, now(1)).unwrap();
+    assert_eq!(owner.evidence(&answer, now(32)).unwrap_err().code(), Some(&Code::CHALLENGE_EXPIRED));
+    for _ in 2..8 {
+        owner.challenge(now(33)).unwrap();
+    }
+    assert_eq!(owner.challenge(now(33)).unwrap_err().code(), Some(&Code::RETRIES_EXHAUSTED));
+}
+
+#[test]
+fn the_runtimes_clock_is_checked_for_skew_and_staleness() {
+    for (offset, code) in [(-200_i64, Code::TIMESTAMP_STALE), (200, Code::TIMESTAMP_FUTURE)] {
+        let world = World::new();
+        let mut owner = world.owner();
+        let challenge = owner.challenge(now(1000)).unwrap();
+        let mut wrong = now(1000);
+        wrong.wall.0 = wrong.wall.0.saturating_add_signed(offset * 1000);
+        let evidence = world.runtime().challenge(&challenge, &world.attestor, wrong).unwrap();
+        assert_eq!(owner.evidence(&evidence, now(1000)).unwrap_err().code(), Some(&code));
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_evidence_and_release_is_refused() {
+    let world = World::new();
+    let mut owner = world.owner();
+    let mut runtime = world.runtime();
+    let challenge = owner.challenge(now(0)).unwrap();
+    for index in (0..challenge.len()).step_by(7) {
+        let mut changed = challenge.clone();
+        changed[index] ^= 1;
+        assert!(world.runtime().challenge(&changed, &world.attestor, now(0)).is_err(), "challenge byte {index}");
+    }
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(0)).unwrap();
+    for index in (0..evidence.len()).step_by(31) {
+        let world = world.again(Arc::new(MemoryGateStore::default()));
+        let mut owner = world.owner();
+        let challenge = owner.challenge(now(0)).unwrap();
+        let mut changed = world.runtime().challenge(&challenge, &world.attestor, now(0)).unwrap();
+        let index = index % changed.len();
+        changed[index] ^= 1;
+        assert!(owner.evidence(&changed, now(0)).is_err(), "evidence byte {index}");
+        assert!(world.store.committed(&world.session).unwrap().is_none());
+    }
+    let release = owner.evidence(&evidence, now(0)).unwrap();
+    for index in (0..release.len()).step_by(7) {
+        let mut changed = release.clone();
+        changed[index] ^= 1;
+        assert!(runtime.release(&changed, now(0)).is_err(), "release byte {index}");
+    }
+    assert!(runtime.release(&release, now(0)).is_ok());
+}
+
+#[test]
+fn a_restarted_gate_repeats_the_same_bytes_and_follows_the_chain_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("gate");
+    let world = World::new().again(Arc::new(FileGateStore::open(&path).unwrap()));
+    let mut owner = world.owner();
+    let mut runtime = world.runtime();
+    let challenge = owner.challenge(now(0)).unwrap();
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(0)).unwrap();
+    let release = owner.evidence(&evidence, now(0)).unwrap();
+    let mut grant = runtime.release(&release, now(1)).unwrap();
+    let phase = EventBody::Failed { step: "test".into(), message: "first".into() };
+    let records: Vec<_> = (0..3).map(|_| grant.channel.emit(&phase, now(2)).unwrap()).collect();
+    owner.records(&records[..2]).unwrap();
+    drop(owner);
+    let world = { world }.drop_store_and(|| Arc::new(FileGateStore::open(&path).unwrap()));
+    let mut owner = world.owner();
+    assert_eq!(owner.release_bytes().unwrap(), release);
+    assert_eq!(owner.challenge(now(3)).unwrap_err().code(), Some(&Code::ALREADY_RELEASED));
+    assert_eq!(owner.next_record(), 2);
+    owner.records(&records[2..]).unwrap();
+    assert_eq!(owner.record_parts().unwrap().channel.events().len(), 3);
+}
+
+#[test]
+fn a_man_in_the_middle_without_the_launch_secret_cannot_put_his_keys_in() {
+    let world = World::new();
+    let mut owner = world.owner();
+    let challenge = owner.challenge(now(0)).unwrap();
+    let evidence = world.runtime().challenge(&challenge, &world.attestor, now(0)).unwrap();
+    let mut message = Signed::<EvidenceMessage>::from_bytes(&evidence).unwrap().peek().unwrap();
+    let his = SigningSecret::random().unwrap();
+    message.event_key = his.public();
+    let swapped = Signed::sign(&message, &his).to_bytes();
+    assert_eq!(owner.evidence(&swapped, now(0)).unwrap_err().code(), Some(&Code::KEYS_SWAPPED));
+
+    let challenge = owner.challenge(now(0)).unwrap();
+    let other = World::new();
+    let mut runtime = other.runtime_of(&world);
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(0)).unwrap();
+    assert_eq!(owner.evidence(&evidence, now(0)).unwrap_err().code(), Some(&Code::LAUNCH_SECRET_WRONG));
+}
+
+#[test]
+fn assurance_below_the_minimum_gets_nothing() {
+    let mut world = World::new();
+    world.reference.minimum_assurance = Assurance::CpuTee;
+    let mut owner = world.owner();
+    let challenge = owner.challenge(now(0)).unwrap();
+    let evidence = world.runtime().challenge(&challenge, &world.attestor, now(0)).unwrap();
+    assert_eq!(owner.evidence(&evidence, now(0)).unwrap_err().code(), Some(&Code::ASSURANCE_TOO_LOW));
+}
+
+#[test]
+fn a_lease_ends_by_its_own_clock() {
+    let world = World::new();
+    let mut owner = world.owner();
+    let mut runtime = world.runtime();
+    let challenge = owner.challenge(now(0)).unwrap();
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(0)).unwrap();
+    let release = owner.evidence(&evidence, now(0)).unwrap();
+    let mut grant = runtime.release(&release, now(0)).unwrap();
+    assert!(grant.lease.check(0, now(3600)).is_ok());
+    let mut late = now(3601);
+    late.boot += Duration::from_secs(1);
+    assert_eq!(grant.lease.check(0, late).unwrap_err().code, Code::LEASE_EXPIRED);
+}

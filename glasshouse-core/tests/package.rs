@@ -7,7 +7,7 @@ use glasshouse_core::claims::Assurance;
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::manifest::{ManifestError, PublicInput};
 use glasshouse_core::package::{
-    EntrySink, PackageBuilder, PackageDigests, PackageError, SealedPackage, Source, inspect, inspect_file, open,
+    EntrySink, Input, PackageBuilder, PackageDigests, PackageError, SealedPackage, Source, inspect, inspect_file, open,
     open_file, open_into,
 };
 use glasshouse_core::secret::{Secret, SecretBuffer};
@@ -272,6 +272,6 @@ fn failures_of_others_are_said_and_are_no_refusals() {
     let (sealed, bytes, _) = example(1);
     let error = open_into(bytes.as_slice(), &sealed.data_key, &sealed.digests, &mut Broken).unwrap_err();
     assert_eq!(error.to_string(), "entry data.bin was not taken: the sink is full");
-    let error = open(Broken, &sealed.data_key, &sealed.digests).err().unwrap();
+    let error = open(Input::reader(Broken), &sealed.data_key, &sealed.digests).err().unwrap();
     assert_eq!(error.to_string(), "the package cannot be read: the disk is gone");
 }

@@ -6,6 +6,7 @@
     clippy::panic,
     clippy::arithmetic_side_effects
 )]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects))]
 
 use std::collections::BTreeMap;
 use std::io;

@@ -137,7 +137,7 @@ impl<'p> Entry<'p> {
             Content::File(path, open) => {
                 if open.is_none() {
                     let failed = |source| PackageError::File { path: path.to_owned(), source };
-                    *open = Some(File::open(&*path).map_err(failed)?);
+                    *open = Some(File::open(*path).map_err(failed)?);
                 }
                 (open.as_mut().map_or(Ok(0), |file| fill(file, text)), None)
             }

@@ -122,7 +122,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
     let run = OverheadRun::builder()
         .provider(LocalProvider::new().port(arguments.port).container(container_id(ContainerSource::Kernel)?))
         .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
-        .package(package, sealed)
+        .package(&package, sealed)
         .out_dir(&out)
         .device(device)
         .order(arguments.order)
@@ -134,6 +134,8 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         .run();
     let ended = tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run);
     show.lock().unwrap_or_else(PoisonError::into_inner).finish();
+    // Its key was this process's alone: nobody can open it any more.
+    let _ = std::fs::remove_file(&package);
     match ended {
         Ok(report) => tell(&report, &out),
         Err(failure) => {

@@ -37,10 +37,9 @@ impl Show {
         match event {
             RunEvent::Renting => self.note("asking for an allocation"),
             RunEvent::Rented { id } => self.note(&format!("allocation {id} answers")),
-            RunEvent::Uploading { done, total } => {
-                if done == total && !std::mem::replace(&mut self.uploaded, true) {
-                    self.note(&format!("sealed package sent, {total} bytes"));
-                }
+            RunEvent::Uploading { done, total } if done == total && !self.uploaded => {
+                self.uploaded = true;
+                self.note(&format!("sealed package sent, {total} bytes"));
             }
             RunEvent::SegmentStarted { position, of, mode } => self.start(*position, *of, *mode),
             RunEvent::Released { .. } => self.step("key released"),

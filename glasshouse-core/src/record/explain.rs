@@ -112,6 +112,13 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
         let regions = if regions == 1 { "1 region".to_owned() } else { format!("{regions} regions") };
         let wiped = format!("{regions}, {bytes} bytes, wiped and read back by {}", receipt.zeroizer);
         out.claim(RuntimeAsserted, "zeroized", &wiped);
+        if let Some(bytes) = receipt.allocator_bytes {
+            let freed = format!("{bytes} bytes by the zero-on-free allocator, as they were freed");
+            out.claim(RuntimeAsserted, "wiped on free", &freed);
+        }
+        if let Some(bytes) = receipt.swapped_bytes.filter(|bytes| *bytes > 0) {
+            out.claim(RuntimeAsserted, "in swap", &format!("{bytes} bytes of the process"));
+        }
         if receipt.unlocked_bytes > 0 {
             let unlocked = format!("{} secret bytes could not be locked in memory", receipt.unlocked_bytes);
             out.claim(RuntimeAsserted, "not locked", &unlocked);

@@ -3,14 +3,12 @@ use candle_nn::{AdamW, Optimizer as _, ParamsAdamW, SGD};
 
 use super::config::{MlpConfig, Optimizer};
 use super::data::MlpData;
-use super::params::Layout;
 
 /// Training by candle's autograd and `candle_nn`'s optimizers, on any candle device.
 ///
 /// The plainest way to write the same epoch: what the hand-written paths are checked and measured against, and what
 /// runs on a CUDA device where a graph cannot be captured.
 pub struct Autograd {
-    layout: Layout,
     x: Tensor,
     y: Tensor,
     /// Weight and bias of each layer.
@@ -30,14 +28,27 @@ impl Autograd {
     /// # Errors
     /// What candle says when the device fails or is out of memory.
     pub fn new(config: &MlpConfig, data: &MlpData, device: &Device) -> candle_core::Result<Self> {
+        Self::with_dtype(config, data, device, DType::F32)
+    }
+
+    /// The same from the same f32 data, computed in f64: what any f32 result is an approximation of.
+    ///
+    /// # Errors
+    /// What candle says when the device fails or is out of memory.
+    pub fn in_f64(config: &MlpConfig, data: &MlpData, device: &Device) -> candle_core::Result<Self> {
+        Self::with_dtype(config, data, device, DType::F64)
+    }
+
+    fn with_dtype(config: &MlpConfig, data: &MlpData, device: &Device, dtype: DType) -> candle_core::Result<Self> {
         let slice = |range: std::ops::Range<usize>| data.weights.get(range).unwrap_or_default();
         let vars = data
             .layout
             .layers
             .iter()
             .map(|layer| {
-                let weight = Tensor::from_slice(slice(layer.weight.clone()), (layer.outputs, layer.inputs), device)?;
-                let bias = Tensor::from_slice(slice(layer.bias.clone()), layer.outputs, device)?;
+                let weight = Tensor::from_slice(slice(layer.weight.clone()), (layer.outputs, layer.inputs), device)?
+                    .to_dtype(dtype)?;
+                let bias = Tensor::from_slice(slice(layer.bias.clone()), layer.outputs, device)?.to_dtype(dtype)?;
                 Ok((Var::from_tensor(&weight)?, Var::from_tensor(&bias)?))
             })
             .collect::<candle_core::Result<Vec<_>>>()?;
@@ -49,9 +60,8 @@ impl Autograd {
             }
         };
         Ok(Self {
-            layout: data.layout.clone(),
-            x: Tensor::from_slice(&data.x, (data.rows, data.inputs), device)?,
-            y: Tensor::from_slice(&data.y, (data.rows, data.outputs), device)?,
+            x: Tensor::from_slice(&data.x, (data.rows, data.inputs), device)?.to_dtype(dtype)?,
+            y: Tensor::from_slice(&data.y, (data.rows, data.outputs), device)?.to_dtype(dtype)?,
             vars,
             optimizer,
             device: device.clone(),
@@ -74,7 +84,7 @@ impl Autograd {
         }
         self.device.synchronize()?;
         match last {
-            Some(loss) => Ok(f64::from(loss.to_scalar::<f32>()?)),
+            Some(loss) => loss.to_dtype(DType::F64)?.to_scalar::<f64>(),
             None => Ok(f64::NAN),
         }
     }
@@ -84,12 +94,19 @@ impl Autograd {
     /// # Errors
     /// What candle says when the device fails.
     pub fn weights(&self) -> candle_core::Result<Vec<f32>> {
-        let mut weights = Vec::with_capacity(self.layout.total);
-        for (weight, bias) in &self.vars {
-            weights.extend(weight.flatten_all()?.to_vec1::<f32>()?);
-            weights.extend(bias.to_vec1::<f32>()?);
-        }
-        Ok(weights)
+        flat(self.tensors(), DType::F32)?.to_vec1()
+    }
+
+    /// [`weights`](Self::weights) as they are in f64.
+    ///
+    /// # Errors
+    /// What candle says when the device fails.
+    pub fn weights_f64(&self) -> candle_core::Result<Vec<f64>> {
+        flat(self.tensors(), DType::F64)?.to_vec1()
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.vars.iter().flat_map(|(weight, bias)| [weight.as_tensor(), bias.as_tensor()])
     }
 
     fn loss(&self) -> candle_core::Result<Tensor> {
@@ -100,6 +117,11 @@ impl Autograd {
                 h = h.relu()?;
             }
         }
-        (h - &self.y)?.sqr()?.mean_all()?.to_dtype(DType::F32)
+        (h - &self.y)?.sqr()?.mean_all()
     }
+}
+
+fn flat<'a>(tensors: impl Iterator<Item = &'a Tensor>, dtype: DType) -> candle_core::Result<Tensor> {
+    let parts = tensors.map(|tensor| tensor.flatten_all()?.to_dtype(dtype));
+    Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
 }

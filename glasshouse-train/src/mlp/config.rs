@@ -41,7 +41,7 @@ impl Shape {
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Tiny => "tiny",
             Self::Reference => "reference",
             Self::Wide => "wide",
@@ -229,11 +229,27 @@ pub struct Tuning {
     pub overlap: bool,
 }
 
-impl Default for Tuning {
-    fn default() -> Self {
-        Self { splits: 4, overlap: true }
+impl Tuning {
+    /// What was fastest on an H200 for shapes of this size (notes/gpu-mlp.md). It depends on the shape alone, never on
+    /// the device or its load, so that the same configuration gives the same bits on every run.
+    pub fn of(config: &MlpConfig) -> Self {
+        let weights = config.layers.iter().zip(config.layers.iter().skip(1));
+        let weights =
+            weights.fold(0usize, |sum, (inputs, outputs)| sum.saturating_add(inputs.saturating_mul(*outputs)));
+        let splits = match weights {
+            0..SMALL => 8,
+            SMALL..LARGE => 16,
+            // Products that fill the device by themselves: parts would only cost the update their addition.
+            _ => 1,
+        };
+        Self { splits, overlap: true }
     }
 }
+
+/// Weights, between the 6 thousand of `tiny` and the 84 thousand of `reference`.
+const SMALL: usize = 1 << 15;
+/// Weights, between the 84 thousand of `reference` and the 669 thousand of `wide`.
+const LARGE: usize = 1 << 18;
 
 const MAX_WIDTHS: usize = 16;
 const MAX_WIDTH: usize = 1 << 14;
@@ -294,6 +310,18 @@ mod tests {
                 other => panic!("{expected}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn tuning_is_what_the_sweep_found() {
+        let tuned = Shape::ALL.map(|shape| Tuning::of(&MlpConfig::new(shape)));
+        assert_eq!(tuned.map(|tuning| tuning.splits), [8, 16, 1]);
+        assert!(tuned.iter().all(|tuning| tuning.overlap));
+    }
+
+    #[test]
+    fn shapes_fill_the_width_they_are_given() {
+        assert_eq!(format!("{:<10}|{:>6}", Shape::Reference, Shape::Tiny), "reference |  tiny");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Method {
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::CpuFused => "cpu-fused",
             Self::CpuAutograd => "cpu-autograd",
             Self::CudaGraph => "cuda-graph",

@@ -161,7 +161,7 @@ fn the_side_races_with_nothing() {
 #[test]
 fn device_order_goes_there_and_back() {
     let config = &configs()[2];
-    let plan = Plan::new(config, Tuning::default());
+    let plan = Plan::new(config, Tuning::of(config));
     let flat: Vec<f32> = (0..plan.params.len()).map(|i| i as f32).collect();
     let there = plan.to_device(&flat);
     assert_ne!(there[..], flat[..]);

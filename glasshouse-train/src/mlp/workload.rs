@@ -12,7 +12,7 @@ use super::trainer::{Method, Trainer};
 #[derive(Default)]
 pub struct MlpWorkload {
     wanted: Option<Method>,
-    tuning: Tuning,
+    tuning: Option<Tuning>,
     state: State,
 }
 
@@ -46,10 +46,10 @@ impl MlpWorkload {
         Self { wanted: Some(method), ..Self::default() }
     }
 
-    /// With other choices for a CUDA device than the default ones; the CPU ignores them.
+    /// With other choices for a CUDA device than [`Tuning::of`] the configuration; the CPU ignores them.
     #[must_use]
     pub fn tuned(self, tuning: Tuning) -> Self {
-        Self { tuning, ..self }
+        Self { tuning: Some(tuning), ..self }
     }
 
     /// How it computes; known once it is prepared.
@@ -120,17 +120,18 @@ impl Workload for MlpWorkload {
         }
         let (config, data) = MlpData::take(&mut inputs)?;
         let layout = data.layout.clone();
+        let tuning = self.tuning.unwrap_or_else(|| Tuning::of(&config));
         let (trainer, method, fallback) = match (self.wanted, device) {
             (Some(method), _) if method.device() != device => {
                 let why = format!("{method} does not run on {device}; choose {}", method.device());
                 return Err(WorkloadError::Config { field: "method".to_owned(), why });
             }
-            (Some(method), _) => (Trainer::new(&config, data, method, self.tuning)?, method, None),
+            (Some(method), _) => (Trainer::new(&config, data, method, tuning)?, method, None),
             (None, Device::Cpu) => {
                 let method = Method::CpuFused;
-                (Trainer::new(&config, data, method, self.tuning)?, method, None)
+                (Trainer::new(&config, data, method, tuning)?, method, None)
             }
-            (None, Device::Cuda) => fastest_on_cuda(&config, data, self.tuning)?,
+            (None, Device::Cuda) => fastest_on_cuda(&config, data, tuning)?,
         };
         self.state = State::Ready(Box::new(Ready { config, layout, trainer, method, fallback, done: 0, loss: None }));
         Ok(())

@@ -1,1 +1,4 @@
 //! glasshouse-attest
+
+pub mod nvidia;
+pub mod x509;

@@ -1,5 +1,5 @@
 use glasshouse_core::evidence::DeviceKind;
-use glasshouse_core::fixed::{Digest32, Digest48};
+use glasshouse_core::fixed::Digest48;
 use glasshouse_core::traits::{ClaimSource, LabelledClaim};
 use serde::Serialize;
 
@@ -48,8 +48,8 @@ pub struct Board {
 /// A reference manifest that was used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RimClaims {
-    /// SHA-256 of the document.
-    pub document: Digest32,
+    /// SHA-384 of the content that was signed, in canonical form.
+    pub content: Digest48,
     /// The driver's or VBIOS's version that it is for.
     pub version: String,
     /// Whether its tag names the device's board; driver manifests name none.

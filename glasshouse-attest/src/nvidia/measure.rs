@@ -83,7 +83,7 @@ fn compare_one(device: &Authentic, candidates: &[&VerifiedRim], claims: &mut Dev
                 claims.skipped.extend(skipped);
                 let names_board = names_board(rim, claims);
                 let version = rim.version().to_owned();
-                claims.rims.push(RimClaims { document: rim.document(), version, names_board });
+                claims.rims.push(RimClaims { content: rim.content(), version, names_board });
                 return Ok(());
             }
             Err(refusal) => first = first.or(Some(refusal)),

@@ -4,7 +4,7 @@ use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::DeviceKind;
 use glasshouse_core::fixed::{Digest32, Digest48};
 use glasshouse_core::refusal::Refusal;
-use glasshouse_core::transcript::{sha256, sha384};
+use glasshouse_core::transcript::sha384;
 
 use super::codes::{self, refuse};
 use super::xml::{Element, parse};
@@ -18,7 +18,7 @@ const HASH: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
 /// one version of a driver or VBIOS must have. Made by [`verify_rim`] only, from the bytes that were signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedRim {
-    document: Digest32,
+    content: Digest48,
     kind: DeviceKind,
     product: String,
     version: String,
@@ -27,9 +27,9 @@ pub struct VerifiedRim {
 }
 
 impl VerifiedRim {
-    /// SHA-256 of the document as it was passed.
-    pub fn document(&self) -> Digest32 {
-        self.document
+    /// SHA-384 of the content that was signed, in canonical form.
+    pub fn content(&self) -> Digest48 {
+        self.content
     }
 
     /// The kind of device that it is for (`edition`).
@@ -92,12 +92,11 @@ pub(super) fn verify_rim_with(
         .map_err(|error| refuse(codes::RIM_CHAIN, "a signer under the pinned CoRIM root", error))?;
     x509::check_validity(&chain, at)
         .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
-    read(&signed.content, sha256(document))
-        .map_err(|seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen))
+    read(&signed.content, digest).map_err(|seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen))
 }
 
 /// Reads the manifest from the canonical bytes that were hashed.
-fn read(content: &[u8], document: Digest32) -> Result<VerifiedRim, &'static str> {
+fn read(content: &[u8], digest: Digest48) -> Result<VerifiedRim, &'static str> {
     let root = parse(content).map_err(|error| error.what)?;
     if !root.is(SWID, "SoftwareIdentity") {
         return Err("another root element");
@@ -121,7 +120,7 @@ fn read(content: &[u8], document: Digest32) -> Result<VerifiedRim, &'static str>
         return Err("no active measurement");
     }
     Ok(VerifiedRim {
-        document,
+        content: digest,
         kind,
         product: meta.attribute("", "product").ok_or("no product")?.to_owned(),
         version: meta.attribute("", "colloquialVersion").ok_or("no version")?.to_owned(),

@@ -32,6 +32,7 @@ mod bytes;
 mod claims;
 pub mod codes;
 mod device;
+mod evidence_list;
 mod fwid;
 mod measure;
 mod opaque;
@@ -45,6 +46,7 @@ mod xmldsig;
 
 pub use claims::{Board, DeviceClaims, RimClaims};
 pub use device::Device;
+pub use evidence_list::{ListError, ListedEvidence};
 pub use opaque::{Feature, OpaqueData};
 pub use policy::{NvidiaPolicy, NvidiaRoots};
 pub use report::{Measurement, Report, SignedReport};

@@ -50,6 +50,7 @@ impl SignedDocument {
         }
         let [signed_info, value, key_info] = children(signature, ["SignedInfo", "SignatureValue", "KeyInfo"])?;
         let [x509_data] = children(key_info, ["X509Data"])?;
+        plain(x509_data, "X509Data")?;
         let certificates = x509_data.only_elements().ok_or("text in X509Data")?;
         if certificates.len() > MAX_CERTIFICATES || !certificates.iter().all(|c| is_plain(c, "X509Certificate")) {
             return Err("X509Data is not a list of at most eight certificates".to_owned());

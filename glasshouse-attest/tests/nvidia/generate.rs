@@ -1,6 +1,9 @@
 //! Makes evidence of devices that do not exist, under roots of its own: certificates, reports and manifests that are
 //! right in every respect but the one that a test changes.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use glasshouse_attest::nvidia::NvidiaRoots;
 use glasshouse_core::evidence::{DeviceEvidence, DeviceKind};
@@ -9,12 +12,27 @@ use glasshouse_core::transcript::{sha256, sha384};
 use p384::ecdsa::signature::Signer as _;
 use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
 
-pub(crate) fn key(label: &str) -> SigningKey {
+/// A key by its label.
+fn key(label: &str) -> SigningKey {
     SigningKey::from_slice(sha384(label).as_bytes()).unwrap()
 }
 
-pub(crate) fn sign(key: &SigningKey, message: &[u8]) -> Signature {
-    key.sign(message)
+/// Signs, and remembers: the tests make the same evidence many times over.
+pub(crate) fn sign(key: &str, message: &[u8]) -> Signature {
+    static MADE: Mutex<BTreeMap<(String, Digest48), Signature>> = Mutex::new(BTreeMap::new());
+    let task = (key.to_owned(), sha384(message));
+    if let Some(signature) = MADE.lock().unwrap().get(&task) {
+        return *signature;
+    }
+    let signature = self::key(key).sign(message);
+    MADE.lock().unwrap().insert(task, signature);
+    signature
+}
+
+fn public_key(label: &str) -> Vec<u8> {
+    static MADE: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock().unwrap();
+    made.entry(label.to_owned()).or_insert_with(|| VerifyingKey::from(&key(label)).to_sec1_bytes().into_vec()).clone()
 }
 
 /// DER: tag, length, content.
@@ -78,7 +96,7 @@ impl Draft {
     pub(crate) fn der(&self) -> Vec<u8> {
         let name = |name: &str| tlv(0x30, &[&tlv(0x31, &[&tlv(0x30, &[COMMON_NAME, &tlv(0x0c, &[name.as_bytes()])])])]);
         let validity = tlv(0x30, &[&tlv(0x17, &[b"240101000000Z"]), &tlv(0x18, &[self.until.as_bytes()])]);
-        let point = VerifyingKey::from(&key(&self.key)).to_sec1_bytes();
+        let point = public_key(&self.key);
         let spki = tlv(0x30, &[SPKI_ALGORITHM, &tlv(0x03, &[&[0], &point])]);
         let mut extensions = vec![extension(KEY_USAGE, true, &[3, 2, self.usage.trailing_zeros() as u8, self.usage])];
         if let Some(ca) = self.ca {
@@ -100,7 +118,7 @@ impl Draft {
             &extensions,
         ];
         let tbs = tlv(0x30, &parts);
-        let signature = sign(&key(&self.signer), &tbs).to_der();
+        let signature = sign(&self.signer, &tbs).to_der();
         tlv(0x30, &[&tbs, ECDSA_SHA384, &tlv(0x03, &[&[0], signature.as_bytes()])])
     }
 }
@@ -195,7 +213,7 @@ impl Machine {
         report.extend([9; 32]);
         report.extend(u16::try_from(opaque.len()).unwrap().to_le_bytes());
         report.extend(opaque);
-        let signature = sign(&key(&self.chain[0].key), &report);
+        let signature = sign(&self.chain[0].key, &report);
         report.extend(signature.to_bytes());
         report
     }
@@ -277,7 +295,7 @@ impl Manifest {
         let around =
             format!("<ds:SignedInfo xmlns=\"{SWID}\" xmlns:ds=\"{DSIG}\" xmlns:ns0=\"{SWID}\" xmlns:ns2=\"{HASH}\">");
         let canonical = signed_info.replacen("<ds:SignedInfo>", &around, 1);
-        let signature = STANDARD.encode(sign(&key(&self.chain[0].key), canonical.as_bytes()).to_bytes());
+        let signature = STANDARD.encode(sign(&self.chain[0].key, canonical.as_bytes()).to_bytes());
         let certificates: String = self
             .chain
             .iter()

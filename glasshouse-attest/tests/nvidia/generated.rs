@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::corpus::time;
 use crate::generate::{
-    FWID, Machine, Manifest, composite_device_id, extension, key, resource, roots, sign, signed_info, tcb_info,
+    FWID, Machine, Manifest, composite_device_id, extension, resource, roots, sign, signed_info, tcb_info,
 };
 
 const NONCE: Nonce32 = Fixed([5; 32]);
@@ -329,7 +329,7 @@ fn the_signature_of_another_key_over_the_same_report() {
     let mut evidence = machine.evidence(&NONCE);
     let length = evidence.report.0.len() - 96;
     evidence.report.0.truncate(length);
-    let foreign = sign(&key("stranger"), &evidence.report.0).to_bytes();
+    let foreign = sign("stranger", &evidence.report.0).to_bytes();
     evidence.report.0.extend(foreign);
     let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
     refused(verifier.verify_all(&GpuEvidence(vec![evidence]), &[], &NONCE, now()), codes::SIGNATURE);

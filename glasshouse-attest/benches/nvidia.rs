@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use glasshouse_attest::nvidia::{Device, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, verify_rim};
+use glasshouse_attest::nvidia::{Device, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, verify_rim};
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::DeviceKind;
 use glasshouse_core::fixed::Nonce32;
@@ -36,11 +36,12 @@ fn main() {
     let device = Device { kind: DeviceKind::NvidiaGpu, report: &report, chain: &chain };
 
     let alone = verifier(true);
-    measure("report and chain", || alone.verify_device(device, &[], &nonce, at).is_ok());
+    measure("report and chain", || alone.verify_device(device, NvidiaCollateral::default(), &nonce, at).is_ok());
     measure("one manifest", || verify_rim(&driver, &NvidiaRoots::nvidia().rim, at).is_ok());
     let whole = verifier(false);
     let median = measure("report, chain and both manifests", || {
-        whole.verify_device(device, &[&driver, &vbios], &nonce, at).is_ok()
+        let collateral = NvidiaCollateral { rims: &[&driver, &vbios], crls: &[] };
+        whole.verify_device(device, collateral, &nonce, at).is_ok()
     });
     let verdict = if median < BUDGET { "within" } else { "OVER" };
     println!("{verdict} the budget of {BUDGET:?} for report, chain and both manifests");

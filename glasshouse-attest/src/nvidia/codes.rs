@@ -4,6 +4,8 @@ use std::fmt;
 
 use glasshouse_core::refusal::{Code, Refusal};
 
+use crate::x509::X509Error;
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
         $($(#[$doc])* pub const $name: Code = Code::new($text);)*
@@ -25,6 +27,10 @@ codes! {
     CHAIN = "chain", "pass the device's own chain, leaf first, root included, as the driver gives it";
     /// A certificate of the device's chain is not valid at the time of appraisal.
     CERTIFICATE_VALIDITY = "certificate-validity", "check the clock that was passed in";
+    /// A certificate of the device's chain is revoked.
+    REVOKED = "revoked", "do not use this device until NVIDIA says why";
+    /// A revocation list cannot be used, or one that the policy needs was not passed.
+    CRL = "crl", "fetch the revocation lists again from NVIDIA's service";
     /// The signed report is not one that this verifier understands.
     REPORT_MALFORMED = "report-malformed", "ask for all measurements in SPDM 1.1, or update this verifier";
     /// The report answers another nonce.
@@ -41,6 +47,8 @@ codes! {
     RIM_CHAIN = "rim-chain", "only manifests under NVIDIA's CoRIM root count";
     /// A certificate of a reference manifest is not valid at the time of appraisal.
     RIM_VALIDITY = "rim-validity", "fetch the manifest again: NVIDIA signs it anew before its certificate ends";
+    /// A certificate of a reference manifest's signer is revoked.
+    RIM_REVOKED = "rim-revoked", "fetch the manifest again from NVIDIA's service";
     /// A signed reference manifest is not one that this verifier understands.
     RIM_FORMAT = "rim-format", "update this verifier";
     /// A reference manifest is for another driver, VBIOS, chip or kind of device.
@@ -59,6 +67,14 @@ codes! {
     DEVICE_SERIAL = "device-serial", "the evidence was put together from several devices";
     /// GPUs in protected-PCIe mode came without the switches that carry their traffic in the clear.
     SWITCH_MISSING = "switch-missing", "attest the switches too";
+}
+
+/// A refusal over a revocation list, or over what one says.
+pub(super) fn refuse_revoked(revoked: Code, error: X509Error) -> Refusal {
+    match error {
+        X509Error::Revoked { .. } => refuse(revoked, "certificates that are not revoked", error),
+        _ => refuse(CRL, "revocation lists of this time, signed by their issuers", error),
+    }
 }
 
 /// A refusal with this module's advice.

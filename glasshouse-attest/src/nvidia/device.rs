@@ -10,10 +10,12 @@ use super::opaque::{Feature, OpaqueData};
 use super::policy::NvidiaPolicy;
 use super::report::{Report, SignedReport};
 use super::version::{DriverVersion, VbiosVersion};
-use crate::x509::{self, Certificate, VerifiedLinks};
+use crate::x509::{self, Certificate, Crl, VerifiedLinks};
 
 /// Leaf (firmware), device (boot ROM), provisioner, chip family, root.
 const CHAIN_LENGTH: usize = 5;
+/// Place of the chip family's authority, the first that publishes a revocation list.
+const FAMILY: usize = 3;
 
 /// One device's evidence as it came.
 #[derive(Clone, Copy, Debug)]
@@ -40,11 +42,11 @@ pub(super) struct Authentic {
 }
 
 impl Authentic {
-    /// Signature, chain, validity, nonce, firmware id, kind; nothing of the report is read before its signature holds.
+    /// Signature, chain, validity, revocation, nonce, firmware id, kind; nothing of the report is read before its signature holds.
     pub(super) fn verify(
         device: Device<'_>,
         nonce: &Nonce32,
-        (policy, roots): (&NvidiaPolicy, &[Digest32]),
+        (policy, roots, crls): (&NvidiaPolicy, &[Digest32], &[Crl]),
         at: UnixMillis,
         links: &mut VerifiedLinks,
     ) -> Result<Self, Refusal> {
@@ -61,6 +63,9 @@ impl Authentic {
         x509::verify_chain(&chain, roots, links).map_err(bad_chain)?;
         x509::check_validity(&chain, at)
             .map_err(|e| refuse(codes::CERTIFICATE_VALIDITY, "certificates that are valid at this time", e))?;
+        let needed = if policy.require_crls { FAMILY } else { usize::MAX };
+        x509::check_revocation(&chain, crls, needed, at, links)
+            .map_err(|error| codes::refuse_revoked(codes::REVOKED, error))?;
 
         let malformed = |seen| refuse(codes::REPORT_MALFORMED, "all measurements in SPDM 1.1", seen);
         let report = Report::parse(parts.signed).map_err(malformed)?;

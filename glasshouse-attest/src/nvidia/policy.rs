@@ -20,6 +20,8 @@ pub struct NvidiaPolicy {
     pub features: Vec<Feature>,
     /// Only boards (project and SKU) that the VBIOS manifest's tag names.
     pub require_rim_for_board: bool,
+    /// Only devices whose two upper issuers, the root and the chip family's authority, come with a revocation list.
+    pub require_crls: bool,
     /// Accepts reports without a firmware id: Hopper firmware of 2023, and switches.
     pub allow_missing_fwid: bool,
     /// Accepts GPUs whose driver's manifest was not passed: the driver's measurements are then not compared.
@@ -39,6 +41,7 @@ impl Default for NvidiaPolicy {
             minimum_vbios: BTreeMap::new(),
             features: ALL_FEATURES.to_vec(),
             require_rim_for_board: false,
+            require_crls: false,
             allow_missing_fwid: false,
             allow_missing_driver_rim: false,
             allow_missing_vbios_rim: false,
@@ -91,6 +94,15 @@ impl NvidiaRoots {
     pub fn nvidia() -> Self {
         Self { device: vec![DEVICE_IDENTITY_CA], rim: vec![CORIM_SIGNING_ROOT_CA] }
     }
+}
+
+/// What an appraisal is given beside the evidence, none of it trusted: everything is verified under the roots.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NvidiaCollateral<'a> {
+    /// Reference manifests, XML: those of the devices' drivers and VBIOS, and no others.
+    pub rims: &'a [&'a [u8]],
+    /// Revocation lists, DER. Those of other issuers are passed over.
+    pub crls: &'a [&'a [u8]],
 }
 
 const DEVICE_IDENTITY_CA: Digest32 = Fixed([

@@ -9,7 +9,7 @@ use glasshouse_core::transcript::sha384;
 use super::codes::{self, refuse};
 use super::xml::{Element, parse};
 use super::xmldsig::SignedDocument;
-use crate::x509::{self, Certificate, VerifiedLinks};
+use crate::x509::{self, Certificate, Crl, VerifiedLinks};
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
 const HASH: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
@@ -66,12 +66,12 @@ impl VerifiedRim {
 /// A refusal with [`codes::RIM_SIGNATURE`], [`codes::RIM_DIGEST`], [`codes::RIM_CHAIN`], [`codes::RIM_VALIDITY`] or
 /// [`codes::RIM_FORMAT`].
 pub fn verify_rim(document: &[u8], roots: &[Digest32], at: UnixMillis) -> Result<VerifiedRim, Refusal> {
-    verify_rim_with(document, roots, at, &mut VerifiedLinks::default())
+    verify_rim_with(document, (roots, &[]), at, &mut VerifiedLinks::default())
 }
 
 pub(super) fn verify_rim_with(
     document: &[u8],
-    roots: &[Digest32],
+    (roots, crls): (&[Digest32], &[Crl]),
     at: UnixMillis,
     links: &mut VerifiedLinks,
 ) -> Result<VerifiedRim, Refusal> {
@@ -92,6 +92,8 @@ pub(super) fn verify_rim_with(
         .map_err(|error| refuse(codes::RIM_CHAIN, "a signer under the pinned CoRIM root", error))?;
     x509::check_validity(&chain, at)
         .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
+    x509::check_revocation(&chain, crls, usize::MAX, at, links)
+        .map_err(|error| codes::refuse_revoked(codes::RIM_REVOKED, error))?;
     read(&signed.content, digest).map_err(|seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen))
 }
 

@@ -5,11 +5,11 @@ use glasshouse_core::fixed::Digest32;
 
 use super::{Certificate, X509Error};
 
-/// Pairs of (certificate, issuer) by SHA-256 whose signature was verified before in the same appraisal: devices of one
+/// Pairs of (certificate or revocation list, issuer) by SHA-256 whose signature was verified before in the same appraisal: devices of one
 /// machine and the RIMs of one vendor share their upper certificates, and a P-384 verification costs half a
 /// millisecond.
 #[derive(Debug, Default)]
-pub struct VerifiedLinks(BTreeSet<[Digest32; 2]>);
+pub struct VerifiedLinks(pub(super) BTreeSet<[Digest32; 2]>);
 
 /// Verifies that a chain, leaf first and its root included, leads to one of the pinned roots: names, signatures,
 /// basic constraints, key usage. Validity in time is [`check_validity`]'s, so that callers can order the two.

@@ -1,5 +1,5 @@
 //! X.509 certificates (RFC 5280) as far as vendors' attestation chains use them: ECDSA P-384 with SHA-384, basic
-//! constraints, key usage, validity, and a root pinned by its SHA-256. No revocation, no names beyond equality.
+//! constraints, key usage, validity, revocation lists, and a root pinned by its SHA-256. No names beyond equality.
 
 #![deny(
     clippy::indexing_slicing,
@@ -20,9 +20,13 @@
 )]
 
 mod chain;
+mod crl;
+mod error;
 mod pem;
 
 pub use chain::{VerifiedLinks, check_validity, verify_chain};
+pub use crl::{Crl, check_revocation};
+pub use error::X509Error;
 pub use pem::certificates_from_pem;
 
 use glasshouse_core::clock::UnixMillis;
@@ -35,6 +39,7 @@ use x509_cert::der::asn1::{BitString, ObjectIdentifier};
 use x509_cert::der::{Decode as _, Encode as _, Reader as _, SliceReader};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::spki::AlgorithmIdentifierOwned;
+use x509_cert::time::Time;
 
 /// No certificate of an attestation chain comes near this.
 const MAX_DER: usize = 16 * 1024;
@@ -44,86 +49,6 @@ const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
-
-/// Why a certificate or a chain was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum X509Error {
-    /// The PEM text is not a plain list of certificates.
-    #[error("the PEM chain is malformed near line {line}; pass CERTIFICATE blocks, leaf first, and nothing else")]
-    Pem {
-        /// One-based.
-        line: usize,
-    },
-    /// A certificate is not the DER of RFC 5280.
-    #[error("certificate {position} of the chain is not DER as in RFC 5280: {part}")]
-    Malformed {
-        /// Zero-based, leaf first.
-        position: usize,
-        /// The part that does not decode.
-        part: &'static str,
-    },
-    /// A certificate uses an algorithm other than ECDSA P-384 with SHA-384.
-    #[error("certificate {position} of the chain uses another algorithm than ECDSA P-384 with SHA-384")]
-    Algorithm {
-        /// Zero-based, leaf first.
-        position: usize,
-    },
-    /// The chain has another number of certificates.
-    #[error("the chain has {seen} certificates instead of {expected}")]
-    Length {
-        /// What is accepted.
-        expected: &'static str,
-        /// What is there.
-        seen: usize,
-    },
-    /// A certificate does not name the next one as its issuer.
-    #[error("\"{subject}\" was not issued by the certificate that follows it")]
-    Issuer {
-        /// Common name of the subject.
-        subject: String,
-    },
-    /// A certificate's signature does not verify with the next one's key.
-    #[error("the signature of \"{subject}\" does not verify with its issuer's key")]
-    Signature {
-        /// Common name of the subject.
-        subject: String,
-    },
-    /// A certificate is used for what it was not issued for.
-    #[error("\"{subject}\" may not be used as {role}")]
-    Usage {
-        /// Common name of the subject.
-        subject: String,
-        /// `a leaf`, `an issuer` or `an issuer this far from the leaf`.
-        role: &'static str,
-    },
-    /// A certificate carries a critical extension that is not understood, or one extension twice.
-    #[error("\"{subject}\" has the extension {oid}, which is critical and unknown, or there twice")]
-    Extension {
-        /// Common name of the subject.
-        subject: String,
-        /// The extension.
-        oid: String,
-    },
-    /// The chain does not end at a pinned root.
-    #[error("the chain ends at a certificate with SHA-256 {sha256}, which is not a pinned root")]
-    Root {
-        /// SHA-256 of its DER.
-        sha256: Digest32,
-    },
-    /// A certificate is not valid at the given time.
-    #[error("\"{subject}\" is valid from {from} to {to}, not at {at}")]
-    Validity {
-        /// Common name of the subject.
-        subject: String,
-        /// `notBefore`.
-        from: UnixMillis,
-        /// `notAfter`.
-        to: UnixMillis,
-        /// The time asked for.
-        at: UnixMillis,
-    },
-}
 
 /// One certificate: parsed, its own signature not yet looked at.
 #[derive(Clone, Debug)]
@@ -149,8 +74,7 @@ impl Certificate {
         }
         let (tbs_der, outer, bits) = split(der).map_err(|_| bad("Certificate"))?;
         let tbs = TbsCertificate::from_der(tbs_der).map_err(|_| bad("TBSCertificate"))?;
-        let ecdsa = |a: &AlgorithmIdentifierOwned| a.oid == ECDSA_WITH_SHA384 && a.parameters.is_none();
-        if !ecdsa(&outer) || !ecdsa(tbs.signature()) {
+        if !is_ecdsa_sha384(&outer) || !is_ecdsa_sha384(tbs.signature()) {
             return Err(X509Error::Algorithm { position });
         }
         let signature = bits.as_bytes().and_then(|der| Signature::from_der(der).ok()).ok_or(bad("signatureValue"))?;
@@ -175,9 +99,7 @@ impl Certificate {
 
     /// Serial number, big-endian without leading zeros.
     pub fn serial(&self) -> &[u8] {
-        let bytes = self.tbs.serial_number().as_bytes();
-        let zeros = bytes.iter().take_while(|b| **b == 0).count();
-        bytes.get(zeros..).unwrap_or_default()
+        significant(self.tbs.serial_number().as_bytes())
     }
 
     /// Common name of the subject, or the whole name where there is none.
@@ -198,9 +120,6 @@ impl Certificate {
 
     /// `notBefore` and `notAfter`, both inclusive.
     pub fn validity(&self) -> (UnixMillis, UnixMillis) {
-        let millis = |time: x509_cert::time::Time| {
-            UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
-        };
         (millis(self.tbs.validity().not_before), millis(self.tbs.validity().not_after))
     }
 
@@ -231,8 +150,22 @@ impl Certificate {
     }
 }
 
-/// The three parts of `Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue }`, the first as
-/// the bytes that were signed.
+fn millis(time: Time) -> UnixMillis {
+    UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
+}
+
+/// An integer's bytes without leading zeros.
+fn significant(bytes: &[u8]) -> &[u8] {
+    let zeros = bytes.iter().take_while(|b| **b == 0).count();
+    bytes.get(zeros..).unwrap_or_default()
+}
+
+fn is_ecdsa_sha384(algorithm: &AlgorithmIdentifierOwned) -> bool {
+    algorithm.oid == ECDSA_WITH_SHA384 && algorithm.parameters.is_none()
+}
+
+/// The three parts of `SEQUENCE { to be signed, signatureAlgorithm, signatureValue }`, which certificates and revocation
+/// lists are, the first as the bytes that were signed.
 fn split(der: &[u8]) -> x509_cert::der::Result<(&[u8], AlgorithmIdentifierOwned, BitString)> {
     let mut reader = SliceReader::new(der)?;
     let parts = reader.sequence(|r| {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use glasshouse_attest::nvidia::{Device, DeviceClaims, NvidiaPolicy, NvidiaRoots, NvidiaVerifier};
+use glasshouse_attest::nvidia::{Device, DeviceClaims, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier};
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::DeviceKind;
 use glasshouse_core::fixed::Nonce32;
@@ -50,7 +50,8 @@ impl Case {
     pub(crate) fn verify_parts(&self, report: &[u8], chain: &[u8]) -> Result<DeviceClaims, Refusal> {
         let rims: Vec<_> = self.rims.iter().map(Vec::as_slice).collect();
         let verifier = NvidiaVerifier::new(self.policy.clone(), NvidiaRoots::nvidia());
-        verifier.verify_device(Device { kind: self.kind, report, chain }, &rims, &self.nonce, self.at)
+        let collateral = NvidiaCollateral { rims: &rims, crls: &[] };
+        verifier.verify_device(Device { kind: self.kind, report, chain }, collateral, &self.nonce, self.at)
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Draft {
     pub(crate) until: &'static str,
     pub(crate) ca: Option<bool>,
     pub(crate) path: Option<u8>,
-    /// First byte of the key usage: 0x80 digitalSignature, 0x04 keyCertSign.
+    /// First byte of the key usage: 0x80 digitalSignature, 0x04 keyCertSign, 0x02 cRLSign.
     pub(crate) usage: u8,
     /// Further extensions, whole.
     pub(crate) extensions: Vec<Vec<u8>>,
@@ -88,13 +88,12 @@ impl Draft {
             until: "20391231235959Z",
             ca: ca.then_some(true),
             path: None,
-            usage: if ca { 0x04 } else { 0x80 },
+            usage: if ca { 0x06 } else { 0x80 },
             extensions: Vec::new(),
         }
     }
 
     pub(crate) fn der(&self) -> Vec<u8> {
-        let name = |name: &str| tlv(0x30, &[&tlv(0x31, &[&tlv(0x30, &[COMMON_NAME, &tlv(0x0c, &[name.as_bytes()])])])]);
         let validity = tlv(0x30, &[&tlv(0x17, &[b"240101000000Z"]), &tlv(0x18, &[self.until.as_bytes()])]);
         let point = public_key(&self.key);
         let spki = tlv(0x30, &[SPKI_ALGORITHM, &tlv(0x03, &[&[0], &point])]);
@@ -130,6 +129,43 @@ pub(crate) fn extension(oid: &[u8], critical: bool, value: &[u8]) -> Vec<u8> {
 
 fn fwid_der(fwid: Digest48) -> Vec<u8> {
     tlv(0x30, &[SHA384_OID, &tlv(0x04, &[fwid.as_bytes()])])
+}
+
+fn name(name: &str) -> Vec<u8> {
+    tlv(0x30, &[&tlv(0x31, &[&tlv(0x30, &[COMMON_NAME, &tlv(0x0c, &[name.as_bytes()])])])])
+}
+
+/// A revocation list to be.
+#[derive(Clone)]
+pub(crate) struct CrlDraft {
+    pub(crate) issuer: &'static str,
+    pub(crate) signer: String,
+    pub(crate) from: &'static str,
+    pub(crate) until: &'static str,
+    pub(crate) serials: Vec<u8>,
+    pub(crate) extensions: Vec<Vec<u8>>,
+}
+
+impl CrlDraft {
+    pub(crate) fn new(issuer: &'static str) -> Self {
+        let number = extension(&[6, 3, 0x55, 0x1d, 0x14], false, &[2, 1, 1]);
+        let (from, until) = ("261101000000Z", "270101000000Z");
+        Self { issuer, signer: issuer.to_owned(), from, until, serials: Vec::new(), extensions: vec![number] }
+    }
+
+    pub(crate) fn der(&self) -> Vec<u8> {
+        let time = |text: &str| tlv(0x17, &[text.as_bytes()]);
+        let entry = |serial: &u8| tlv(0x30, &[&[2, 2, 0x50, *serial], &time("261102000000Z")]);
+        let mut revoked: Vec<u8> = self.serials.iter().flat_map(entry).collect();
+        if !revoked.is_empty() {
+            revoked = tlv(0x30, &[&revoked]);
+        }
+        let extensions = tlv(0xa0, &[&tlv(0x30, &[&self.extensions.concat()])]);
+        let (issuer, from, until) = (name(self.issuer), time(self.from), time(self.until));
+        let tbs = tlv(0x30, &[&[2, 1, 1], ECDSA_SHA384, &issuer, &from, &until, &revoked, &extensions]);
+        let signature = sign(&self.signer, &tbs).to_der();
+        tlv(0x30, &[&tbs, ECDSA_SHA384, &tlv(0x03, &[&[0], signature.as_bytes()])])
+    }
 }
 
 /// Hopper's extension.

@@ -1,7 +1,7 @@
 //! What the corpus cannot show: one change at a time to evidence whose keys are ours.
 
 use glasshouse_attest::nvidia::{
-    DeviceClaims, Feature, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, VerifiedRim, codes, verify_rim,
+    DeviceClaims, Feature, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, VerifiedRim, codes, verify_rim,
 };
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::GpuEvidence;
@@ -12,10 +12,12 @@ use serde_json::json;
 
 use crate::corpus::time;
 use crate::generate::{
-    FWID, Machine, Manifest, composite_device_id, extension, resource, roots, sign, signed_info, tcb_info,
+    CrlDraft, FWID, Machine, Manifest, composite_device_id, extension, resource, roots, sign, signed_info, tcb_info,
 };
 
 const NONCE: Nonce32 = Fixed([5; 32]);
+
+const NONE: NvidiaCollateral<'_> = NvidiaCollateral { rims: &[], crls: &[] };
 
 fn now() -> UnixMillis {
     time("2026-11-23T00:00:00Z")
@@ -29,7 +31,12 @@ fn verify_with(machines: &[Machine], rims: &[String], policy: serde_json::Value)
     let evidence = GpuEvidence(machines.iter().map(|machine| machine.evidence(&NONCE)).collect());
     let rims: Vec<_> = rims.iter().map(String::as_bytes).collect();
     let policy: NvidiaPolicy = serde_json::from_value(policy).unwrap();
-    NvidiaVerifier::new(policy, roots()).verify_all(&evidence, &rims, &NONCE, now())
+    NvidiaVerifier::new(policy, roots()).verify_all(
+        &evidence,
+        NvidiaCollateral { rims: &rims, crls: &[] },
+        &NONCE,
+        now(),
+    )
 }
 
 fn verify(machines: &[Machine]) -> Result<Vec<DeviceClaims>, Refusal> {
@@ -53,7 +60,7 @@ fn accepted_under_its_roots_and_refused_under_the_real_ones() {
 
     let evidence = GpuEvidence(vec![Machine::gpu(1).evidence(&NONCE)]);
     let real = NvidiaVerifier::new(NvidiaPolicy::default(), NvidiaRoots::nvidia());
-    refused(real.verify_all(&evidence, &[], &NONCE, now()), codes::CHAIN);
+    refused(real.verify_all(&evidence, NONE, &NONCE, now()), codes::CHAIN);
     refused(verify_rim(manifests()[0].as_bytes(), &NvidiaRoots::nvidia().rim, now()), codes::RIM_CHAIN);
     // A signer of manifests is no device, and the other way round.
     refused(verify_rim(manifests()[0].as_bytes(), &roots().device, now()), codes::RIM_CHAIN);
@@ -74,9 +81,9 @@ fn devices_together() {
     let mut evidence = GpuEvidence(vec![Machine::gpu(1).evidence(&NONCE)]);
     evidence.0[0].serial.0[1] ^= 1;
     let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
-    refused(verifier.verify_all(&evidence, &[], &NONCE, now()), codes::DEVICE_SERIAL);
+    refused(verifier.verify_all(&evidence, NONE, &NONCE, now()), codes::DEVICE_SERIAL);
     let swapped = GpuEvidence(vec![Machine::gpu(1).evidence(&Fixed([6; 32]))]);
-    refused(verifier.verify_all(&swapped, &[], &NONCE, now()), codes::NONCE);
+    refused(verifier.verify_all(&swapped, NONE, &NONCE, now()), codes::NONCE);
 }
 
 #[test]
@@ -148,6 +155,40 @@ fn chains() {
     refused(with(|m| m.chain[1].extensions.push(extension(&[6, 3, 0x55, 0x1d, 0x1e], true, &[5, 0]))), codes::CHAIN);
     assert!(with(|m| m.chain[1].extensions.push(extension(&[6, 3, 0x55, 0x1d, 0x1e], false, &[5, 0]))).is_ok());
     refused(with(|m| m.chain[0].extensions.push(composite_device_id(sha384(FWID)))), codes::CHAIN);
+}
+
+#[test]
+fn revocation() {
+    let (machine, manifests) = (Machine::gpu(1), manifests());
+    let evidence = GpuEvidence(vec![machine.evidence(&NONCE)]);
+    let rims: Vec<_> = manifests.iter().map(String::as_bytes).collect();
+    let with = |crls: &[CrlDraft], policy| {
+        let crls: Vec<_> = crls.iter().map(CrlDraft::der).collect();
+        let crls: Vec<_> = crls.iter().map(Vec::as_slice).collect();
+        let verifier = NvidiaVerifier::new(serde_json::from_value(policy).unwrap(), roots());
+        verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &crls }, &NONCE, now())
+    };
+    let (root, family) = (CrlDraft::new("device root"), CrlDraft::new("family"));
+    let strict = || json!({"require_crls": true});
+    assert!(with(&[root.clone(), family.clone(), CrlDraft::new("stranger")], strict()).is_ok());
+    refused(with(std::slice::from_ref(&root), strict()), codes::CRL);
+    refused(with(std::slice::from_ref(&family), strict()), codes::CRL);
+
+    let revokes = |issuer, serial| CrlDraft { serials: vec![0x77, serial], ..CrlDraft::new(issuer) };
+    refused(with(&[revokes("device root", 2)], json!({})), codes::REVOKED);
+    refused(with(&[revokes("family", 3)], json!({})), codes::REVOKED);
+    refused(with(&[revokes("GH100 A01 GSP BROM 1", 1)], json!({})), codes::REVOKED);
+    refused(with(&[revokes("RIM L3", 9)], json!({})), codes::RIM_REVOKED);
+    assert!(with(&[revokes("family", 4)], json!({})).is_ok());
+
+    refused(with(&[CrlDraft { until: "260101000000Z", ..family.clone() }], json!({})), codes::CRL);
+    refused(with(&[CrlDraft { from: "261201000000Z", ..family.clone() }], json!({})), codes::CRL);
+    refused(with(&[CrlDraft { signer: "stranger".to_owned(), ..family.clone() }], json!({})), codes::CRL);
+    let partitioned = extension(&[6, 3, 0x55, 0x1d, 0x1c], true, &[0x30, 0]);
+    refused(with(&[CrlDraft { extensions: vec![partitioned], ..family }], json!({})), codes::CRL);
+    let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
+    let cut = &root.der()[..50];
+    refused(verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &[cut] }, &NONCE, now()), codes::CRL);
 }
 
 #[test]
@@ -332,5 +373,5 @@ fn the_signature_of_another_key_over_the_same_report() {
     let foreign = sign("stranger", &evidence.report.0).to_bytes();
     evidence.report.0.extend(foreign);
     let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
-    refused(verifier.verify_all(&GpuEvidence(vec![evidence]), &[], &NONCE, now()), codes::SIGNATURE);
+    refused(verifier.verify_all(&GpuEvidence(vec![evidence]), NONE, &NONCE, now()), codes::SIGNATURE);
 }

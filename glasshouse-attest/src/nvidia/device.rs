@@ -33,9 +33,7 @@ pub struct Device<'a> {
 pub(super) struct Authentic {
     pub(super) kind: DeviceKind,
     pub(super) report: Report,
-    pub(super) chip: String,
-    pub(super) driver: Option<String>,
-    pub(super) vbios: String,
+    pub(super) named: Named,
     pub(super) serial: Vec<u8>,
     pub(super) device_serial: Vec<u8>,
     fwid: Option<Digest48>,
@@ -73,18 +71,9 @@ impl Authentic {
             return Err(refuse(codes::NONCE, nonce, report.nonce));
         }
         let fwid = check_fwid(&report, leaf, policy)?;
-        let chip = chip(&report, leaf).ok_or_else(|| malformed("no name of a chip"))?;
-        check_kind(device.kind, &chip)?;
-        let opaque = &report.opaque;
-        let driver = opaque.text(OpaqueData::DRIVER_VERSION).map(str::to_owned);
-        let vbios = match device.kind {
-            DeviceKind::NvidiaGpu if driver.is_none() => return Err(malformed("no driver version")),
-            DeviceKind::NvidiaGpu => opaque.packed_vbios(),
-            _ => opaque.text(OpaqueData::VBIOS_VERSION).map(str::to_owned),
-        };
-        let vbios = vbios.ok_or_else(|| malformed("no VBIOS version"))?;
+        let named = Named::read(device.kind, &report, leaf)?;
         let (serial, device_serial) = (leaf.serial().to_vec(), own.serial().to_vec());
-        Ok(Self { kind: device.kind, report, chip, driver, vbios, serial, device_serial, fwid })
+        Ok(Self { kind: device.kind, report, named, serial, device_serial, fwid })
     }
 
     /// What is known before measurements are compared.
@@ -99,11 +88,11 @@ impl Authentic {
         };
         DeviceClaims {
             kind: self.kind,
-            chip: self.chip.clone(),
+            chip: self.named.chip.clone(),
             serial: hex::encode(&self.serial),
             device_serial: hex::encode(&self.device_serial),
-            driver_version: self.driver.clone(),
-            vbios_version: self.vbios.clone(),
+            driver_version: self.named.driver.clone(),
+            vbios_version: self.named.vbios.clone(),
             board: board(),
             feature: None,
             fwid: self.fwid,
@@ -115,15 +104,15 @@ impl Authentic {
 
     /// Floors of driver and VBIOS, then the mode.
     pub(super) fn check_policy(&self, policy: &NvidiaPolicy) -> Result<Option<Feature>, Refusal> {
-        if let (Some(floor), Some(seen)) = (&policy.minimum_driver, &self.driver)
+        if let (Some(floor), Some(seen)) = (&policy.minimum_driver, &self.named.driver)
             && DriverVersion::parse(seen).is_none_or(|seen| seen < *floor)
         {
             return Err(refuse(codes::TCB, format_args!("driver {floor} or newer"), seen));
         }
-        if let Some(floor) = policy.minimum_vbios.get(&self.chip)
-            && VbiosVersion::parse(&self.vbios).is_none_or(|seen| seen < *floor)
+        if let Some(floor) = policy.minimum_vbios.get(&self.named.chip)
+            && VbiosVersion::parse(&self.named.vbios).is_none_or(|seen| seen < *floor)
         {
-            return Err(refuse(codes::TCB, format_args!("VBIOS {floor} or newer"), &self.vbios));
+            return Err(refuse(codes::TCB, format_args!("VBIOS {floor} or newer"), &self.named.vbios));
         }
         let expected = format!("one of {:?}", policy.features);
         let feature = self.report.opaque.feature();
@@ -133,6 +122,30 @@ impl Authentic {
             return Err(refuse(codes::FEATURE, expected, seen));
         }
         Ok(feature)
+    }
+}
+
+/// What a device calls itself.
+#[derive(Debug)]
+pub(super) struct Named {
+    pub(super) chip: String,
+    pub(super) driver: Option<String>,
+    pub(super) vbios: String,
+}
+
+impl Named {
+    /// Reads the names and refuses a chip of another kind.
+    pub(super) fn read(kind: DeviceKind, report: &Report, leaf: &Certificate) -> Result<Self, Refusal> {
+        let malformed = |seen| refuse(codes::REPORT_MALFORMED, "chip, driver and VBIOS by name", seen);
+        let chip = chip(report, leaf).ok_or_else(|| malformed("no name of a chip"))?;
+        check_kind(kind, &chip)?;
+        let driver = report.opaque.text(OpaqueData::DRIVER_VERSION).map(str::to_owned);
+        let vbios = match kind {
+            DeviceKind::NvidiaGpu if driver.is_none() => return Err(malformed("no driver version")),
+            DeviceKind::NvidiaGpu => report.opaque.packed_vbios(),
+            _ => report.opaque.text(OpaqueData::VBIOS_VERSION).map(str::to_owned),
+        };
+        Ok(Self { chip, driver, vbios: vbios.ok_or_else(|| malformed("no VBIOS version"))? })
     }
 }
 

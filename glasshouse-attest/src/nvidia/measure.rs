@@ -4,7 +4,7 @@ use glasshouse_core::refusal::Refusal;
 
 use super::claims::{DeviceClaims, RimClaims};
 use super::codes::{self, refuse};
-use super::device::Authentic;
+use super::device::{Authentic, Named};
 use super::policy::NvidiaPolicy;
 use super::rim::VerifiedRim;
 
@@ -31,9 +31,9 @@ pub(super) fn refuse_stray<'a>(
     let Some(stray) = rims.into_iter().find(|rim| !devices.iter().any(|device| applies(rim, device))) else {
         return Ok(());
     };
-    let versions = |d: &Authentic| match &d.driver {
-        Some(driver) => format!("{} driver {driver} VBIOS {}", d.chip, d.vbios),
-        None => format!("{} VBIOS {}", d.chip, d.vbios),
+    let versions = |d: &Authentic| match &d.named {
+        Named { chip, driver: Some(driver), vbios } => format!("{chip} driver {driver} VBIOS {vbios}"),
+        Named { chip, driver: None, vbios } => format!("{chip} VBIOS {vbios}"),
     };
     let expected: BTreeSet<_> = devices.iter().map(versions).collect();
     let expected = expected.into_iter().collect::<Vec<_>>().join(", or ");
@@ -59,11 +59,11 @@ pub(super) fn compare(
             return Err(refuse(codes::RIM_VERSION, format_args!("a manifest for {:?}", claims.board), "other boards"));
         }
     }
-    if let (Some(version), true, false) = (&device.driver, driver.is_empty(), policy.allow_missing_driver_rim) {
+    if let (Some(version), true, false) = (&device.named.driver, driver.is_empty(), policy.allow_missing_driver_rim) {
         return Err(missing("driver", version));
     }
     if vbios.is_empty() && !policy.allow_missing_vbios_rim {
-        return Err(missing("VBIOS", &device.vbios));
+        return Err(missing("VBIOS", &device.named.vbios));
     }
     for candidates in [driver, vbios] {
         compare_one(device, &candidates, claims)?;
@@ -112,11 +112,11 @@ fn matches(device: &Authentic, rim: &VerifiedRim) -> Result<(Vec<u8>, Vec<u8>), 
 }
 
 fn role(rim: &VerifiedRim, device: &Authentic) -> Option<Role> {
-    if rim.kind() != device.kind || rim.product() != device.chip {
+    if rim.kind() != device.kind || rim.product() != device.named.chip {
         None
-    } else if device.driver.as_deref() == Some(rim.version()) {
+    } else if device.named.driver.as_deref() == Some(rim.version()) {
         Some(Role::Driver)
-    } else if device.vbios.eq_ignore_ascii_case(rim.version()) {
+    } else if device.named.vbios.eq_ignore_ascii_case(rim.version()) {
         Some(Role::Vbios)
     } else {
         None

@@ -39,6 +39,7 @@ mod opaque;
 mod policy;
 mod report;
 mod rim;
+mod rim_ids;
 mod verifier;
 mod version;
 mod xml;

@@ -1,6 +1,6 @@
 //! Every NVIDIA case of the corpus, and the parser field by field.
 
-use glasshouse_attest::nvidia::{NvidiaRoots, OpaqueData, Report, SignedReport, verify_rim};
+use glasshouse_attest::nvidia::{Device, NvidiaRoots, OpaqueData, Report, SignedReport, verify_rim};
 use serde_json::Value;
 
 use crate::corpus::{cases, corpus, device_cases, read, report, time};
@@ -113,4 +113,21 @@ fn what_the_complete_set_establishes() {
     let switch = claims("nvidia-ls10-switch");
     assert_eq!((switch.matched.len(), switch.chip.as_str()), (31, "LS10"));
     assert!(gpu.labelled().iter().all(|claim| claim.name.starts_with("nvidia-gpu-50948c72")));
+}
+
+#[test]
+fn names_of_manifests() {
+    if corpus().is_none() {
+        return;
+    }
+    let cases = device_cases();
+    let ids = |id: &str| {
+        let case = cases.iter().find(|case| case.id == id).unwrap();
+        Device { kind: case.kind, report: &case.report, chain: &case.chain }.rim_ids().unwrap()
+    };
+    let hopper = ["NV_GPU_DRIVER_GH100_580.159.03", "NV_GPU_VBIOS_1010_0205_862_9600740020"];
+    assert_eq!(ids("nvidia-h100-580-index-9"), hopper);
+    let blackwell = ["NV_GPU_CC_DRIVER_GB100_575.32", "NV_GPU_VBIOS_G525_0220_886_970088000F"];
+    assert_eq!(ids("nvidia-blackwell-no-rims"), blackwell);
+    assert_eq!(ids("nvidia-ls10-switch"), ["NV_SWITCH_BIOS_5612_0002_890_9610550001"]);
 }

@@ -186,7 +186,13 @@ fn revocation() {
     refused(with(&[CrlDraft { signer: "stranger".to_owned(), ..family.clone() }], json!({})), codes::CRL);
     let partitioned = extension(&[6, 3, 0x55, 0x1d, 0x1c], true, &[0x30, 0]);
     refused(with(&[CrlDraft { extensions: vec![partitioned], ..family }], json!({})), codes::CRL);
-    let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
+    let mut no_lists = machine.clone();
+    no_lists.chain[3].usage = 0x04;
+    let other = GpuEvidence(vec![no_lists.evidence(&NONCE)]);
+    let (verifier, list) = (NvidiaVerifier::new(NvidiaPolicy::default(), roots()), CrlDraft::new("family").der());
+    let collateral = NvidiaCollateral { rims: &rims, crls: &[&list] };
+    assert!(verifier.verify_all(&evidence, collateral, &NONCE, now()).is_ok());
+    refused(verifier.verify_all(&other, collateral, &NONCE, now()), codes::CRL);
     let cut = &root.der()[..50];
     refused(verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &[cut] }, &NONCE, now()), codes::CRL);
 }

@@ -4,7 +4,7 @@ use quick_xml::reader::Reader;
 use super::{Attribute, Element, Namespace, Node, XmlError};
 
 /// Manifests are 20 to 30 KiB, four deep, with some ninety elements of at most twenty attributes.
-const MAX_BYTES: usize = 512 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
 const MAX_DEPTH: usize = 16;
 const MAX_ELEMENTS: usize = 8 * 1024;
 const MAX_ATTRIBUTES: usize = 128;
@@ -46,7 +46,7 @@ pub(crate) fn parse(document: &[u8]) -> Result<Element, XmlError> {
 
 fn ascii(document: &[u8]) -> Result<&str, XmlError> {
     if document.len() > MAX_BYTES {
-        return Err(XmlError { what: "a document of more than 512 KiB", at: MAX_BYTES });
+        return Err(XmlError { what: "a document of more than 256 KiB", at: MAX_BYTES });
     }
     let allowed = |b: &u8| matches!(b, b'\n' | b'\t' | 0x20..=0x7e);
     match document.iter().position(|b| !allowed(b)) {

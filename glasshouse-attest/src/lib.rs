@@ -1,4 +1,18 @@
-//! glasshouse-attest
+//! Attestors and verifiers of Glasshouse: what a runtime can prove of itself, and how an owner appraises it.
+//!
+//! The words are those of RATS (RFC 9334): an *attester* makes *evidence*, a *verifier* appraises it against *reference
+//! values* and a policy. Nothing here talks to a provider or touches a tensor.
+//!
+//! | attestor and verifier | assurance it can reach |
+//! | --- | --- |
+//! | [`software`] | `SelfReported`: the runtime measures itself, so a malicious host can forge all of it |
+//! | [`nvidia`] | appraises GPUs and switches, which `CpuTeeGpuCc` needs beside a CPU's quote |
+//!
+//! [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
 
+pub mod json;
+pub mod jws;
 pub mod nvidia;
+pub mod software;
+pub mod tamper;
 pub mod x509;

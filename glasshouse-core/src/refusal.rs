@@ -85,6 +85,26 @@ codes! {
     PACKAGE_DIGEST_MISMATCH = "package-digest-mismatch", "upload the package that this session was made for";
     /// The manifest digest differs.
     MANIFEST_HASH_MISMATCH = "manifest-hash-mismatch", "upload the package that this session was made for";
+    /// The bytes do not begin like a package.
+    PACKAGE_MALFORMED = "package-malformed", "pass the file that sealing wrote";
+    /// A manifest is not the one spelling of a valid manifest.
+    MANIFEST_MALFORMED = "manifest-malformed", "the package was changed after it was sealed, or made by another version";
+    /// A package ends before its manifest says so.
+    PACKAGE_TRUNCATED = "package-truncated", "upload the package again";
+    /// A package goes on after its manifest says that it ends.
+    PACKAGE_EXTENDED = "package-extended", "upload the package again";
+    /// Nothing at the start of a package authenticates: another key, or everything replaced.
+    PACKAGE_UNOPENABLE = "package-unopenable", "use the key that sealing returned with this package";
+    /// A chunk authenticates nowhere in its package.
+    PACKAGE_CHUNK_FORGED = "package-chunk-forged", "upload the package again";
+    /// Two chunks of one package stand in each other's place.
+    PACKAGE_CHUNK_SWAPPED = "package-chunk-swapped", "upload the package again";
+    /// A chunk stands before its place.
+    PACKAGE_CHUNK_REORDERED = "package-chunk-reordered", "upload the package again";
+    /// A chunk stands once more after its place.
+    PACKAGE_CHUNK_REPEATED = "package-chunk-repeated", "upload the package again";
+    /// An authentic package whose index disagrees with its manifest.
+    PACKAGE_INDEX_MALFORMED = "package-index-malformed", "seal the package again with a version that works";
     /// The image digest differs.
     IMAGE_DIGEST_MISMATCH = "image-digest-mismatch", "pin the image by digest and pass that digest as reference value";
     /// The container id or its source differs.
@@ -117,6 +137,8 @@ codes! {
     JWT_ALGORITHM = "jwt-algorithm", "only the algorithm that the policy names is accepted";
     /// A token is malformed.
     JWT_MALFORMED = "jwt-malformed", "the attestor is broken or hostile";
+    /// A token asks to be verified with the public key as a shared secret.
+    JWT_KEY_CONFUSION = "jwt-key-confusion", "the token is an attack; end the allocation";
     /// A token's signature does not verify.
     JWT_SIGNATURE = "jwt-signature", "the token was changed or signed with another key";
     /// A verdict was not made by the gate for this evidence.
@@ -176,8 +198,13 @@ impl Refusal {
     /// A refusal with this crate's advice for the code.
     pub fn new(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Self {
         let advice = code.advice().map(str::to_owned);
-        Self { code, expected: expected.to_string(), seen: seen.to_string(), advice }
+        Self { code, expected: one_line(&expected.to_string()), seen: one_line(&seen.to_string()), advice }
     }
+}
+
+/// What a peer wrote, fit for a terminal and a log: no control characters, no more than 300 characters.
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
 }
 
 #[cfg(test)]
@@ -193,6 +220,14 @@ mod tests {
             assert!(code.as_str().bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{code}");
             assert!(code.advice().is_some(), "{code}");
         }
+    }
+
+    #[test]
+    fn a_peer_cannot_write_to_the_terminal_or_fill_the_log() {
+        let seen = format!("\u{1b}[2Jgone\r\n{}", "x".repeat(1 << 20));
+        let refusal = Refusal::new(Code::CONTAINER_ID_MISMATCH, "host:1", seen);
+        assert!(refusal.to_string().len() < 600);
+        assert!(!refusal.to_string().contains(char::is_control));
     }
 
     #[test]

@@ -40,6 +40,16 @@ impl ChainVerifier {
         Self { session, key, next: 0, previous: genesis, ended: false }
     }
 
+    /// The session.
+    pub const fn session(&self) -> Nonce32 {
+        self.session
+    }
+
+    /// The key that signs the events.
+    pub const fn key(&self) -> PublicKey32 {
+        self.key
+    }
+
     /// The number of events so far.
     pub const fn len(&self) -> u64 {
         self.next

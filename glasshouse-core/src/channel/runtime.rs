@@ -31,9 +31,10 @@ impl RuntimeChannel {
     ) -> Self {
         Self {
             session,
-            signer,
-            outgoing: RecordKey::new(keys.to_owner, session, Direction::ToOwner, epoch),
-            incoming: RecordKey::new(keys.to_runtime, session, Direction::ToRuntime, epoch),
+            // These three sign and seal the receipt itself: the ledger knows them, and the receipt names them.
+            signer: signer.into_session_key(),
+            outgoing: RecordKey::new(keys.to_owner.into_session_key(), session, Direction::ToOwner, epoch),
+            incoming: RecordKey::new(keys.to_runtime.into_session_key(), session, Direction::ToRuntime, epoch),
             previous: genesis,
             next: 0,
             ended: false,

@@ -72,7 +72,7 @@ pub(super) fn appraise(
 }
 
 /// Compares claims with reference values.
-fn check_claims(claims: &Claims, reference: &ReferenceValues) -> Result<(), Refusal> {
+pub(crate) fn check_claims(claims: &Claims, reference: &ReferenceValues) -> Result<(), Refusal> {
     if claims.kind != reference.kind {
         return Err(Refusal::new(Code::EVIDENCE_KIND_UNSUPPORTED, reference.kind, claims.kind));
     }

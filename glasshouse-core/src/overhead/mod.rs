@@ -8,6 +8,7 @@
 mod bar;
 mod figure;
 mod file;
+mod measure;
 mod order;
 mod row;
 mod sample;

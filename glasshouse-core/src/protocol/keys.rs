@@ -34,6 +34,12 @@ impl SigningSecret {
         &self.0
     }
 
+    /// Marks it as a key that signs the receipt and so outlives zeroization.
+    #[must_use]
+    pub(crate) fn into_session_key(self) -> Self {
+        Self(self.0.into_session_key())
+    }
+
     /// The public half.
     pub fn public(&self) -> PublicKey32 {
         PublicKey32::from(self.expand().verifying_key().to_bytes())
@@ -51,7 +57,7 @@ impl SigningSecret {
 }
 
 /// Checks an Ed25519 signature by the strict rules: no small-order keys, one signature per message and key.
-pub(super) fn verify_signature(key: &PublicKey32, bytes: &[u8], signature: &Signature64) -> bool {
+pub(crate) fn verify_signature(key: &PublicKey32, bytes: &[u8], signature: &Signature64) -> bool {
     VerifyingKey::from_bytes(key.as_bytes())
         .is_ok_and(|key| key.verify_strict(bytes, &Signature::from_bytes(signature.as_bytes())).is_ok())
 }

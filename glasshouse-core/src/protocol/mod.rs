@@ -7,6 +7,7 @@ mod release;
 mod wire;
 
 pub use binding::{TranscriptFields, transcript_hash};
+pub(crate) use keys::verify_signature;
 pub use keys::{LaunchKeys, ResultKey, RuntimeKey, SigningSecret};
 pub use messages::{Challenge, EvidenceMessage, Lease, Release, Verdict};
 pub(crate) use release::{ReleaseContext, ReleaseKeys, open_release, seal_release};

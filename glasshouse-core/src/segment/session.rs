@@ -146,11 +146,11 @@ impl SegmentSession {
             evidence: &attested.evidence,
             lease: &verdict.lease,
         };
-        let (plaintext, keys) = open_release(&context, &attested.runtime_key, &verdict.enc, &release.ciphertext.0)?;
+        let (mut plaintext, keys) = open_release(&context, &attested.runtime_key, &verdict.enc, &release.ciphertext.0)?;
         let malformed = || Refusal::new(Code::MESSAGE_MALFORMED, "a data key and a job", "a shorter release");
-        let (data_key, job) = plaintext.split_first_chunk::<32>().ok_or_else(malformed)?;
+        let (data_key, job) = plaintext.split_first_chunk_mut::<32>().ok_or_else(malformed)?;
         let job: JobSpec = decode("job", job, JobSpec::LIMIT)?;
-        let data_key = Secret::take(&mut { *data_key });
+        let data_key = Secret::take(data_key);
         let State::Attested(attested) = mem::replace(&mut self.state, State::Granted) else {
             return Err(malformed().into());
         };

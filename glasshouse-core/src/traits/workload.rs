@@ -167,8 +167,14 @@ pub trait Workload: Send {
     /// What a unit is.
     fn unit(&self) -> Unit;
 
-    /// How many units one device launch covers; callers advance by multiples of it. 1 unless a GPU graph batches.
+    /// How many units one launch covers; callers advance by multiples of it. Known after `prepare`. More than 1 where
+    /// single units are so short that returning between them would be what is measured.
     fn launch_batch(&self) -> u64;
+
+    /// How training runs, for the row: `eager`, `cuda-graph`, …; a fallback says so and why. Known after `prepare`.
+    fn method(&self) -> String {
+        "eager".to_owned()
+    }
 
     /// Builds everything from the inputs on the device.
     fn prepare(&mut self, inputs: Inputs, device: Device) -> Result<(), WorkloadError>;

@@ -1,6 +1,8 @@
 //! An owner, a runtime, an attestor and a verifier that agree, for tests to take apart.
 #![allow(unreachable_pub, dead_code, clippy::unwrap_used)] // shared by several test binaries, each of which uses a part
 
+pub mod run;
+
 use std::sync::Arc;
 use std::time::Duration;
 

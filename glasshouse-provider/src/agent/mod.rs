@@ -1,0 +1,12 @@
+//! The agent: the entrypoint on an allocation. It relays sealed and signed bytes between the owner and the segments
+//! that it starts, keeps them until they are acknowledged, and holds no secret but the launch secret.
+
+mod artifacts;
+mod auth;
+mod outbox;
+mod packages;
+mod routes;
+mod segments;
+mod serve;
+
+pub(crate) use serve::main;

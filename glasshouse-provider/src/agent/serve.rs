@@ -1,0 +1,194 @@
+//! From the start of the agent's process to its end.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use glasshouse_core::secret::Secret;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::auth::Gatekeeper;
+use super::packages::Packages;
+use super::routes;
+use super::segments::Segments;
+use crate::local::AgentReport;
+use crate::roles::{Hold, Launch, enter_agent, note};
+
+/// Segments get this long to zeroize once the agent ends; the process itself ends within 5 s.
+const SEGMENT_GRACE: Duration = Duration::from_secs(3);
+const HARD_LIMIT: Duration = Duration::from_millis(4500);
+
+/// What all requests share.
+pub(super) struct Agent {
+    pub(super) launch: Launch,
+    pub(super) gatekeeper: Gatekeeper,
+    pub(super) packages: Packages,
+    pub(super) segments: Segments,
+    pub(super) end: mpsc::Sender<String>,
+}
+
+/// Serves until the owner is gone, says so, or a signal comes. Gives the process's exit code.
+pub(crate) fn main() -> i32 {
+    // Its own session, so that the terminal's signals go to the owner alone and the whole of it can be ended by id.
+    // In a container the agent leads one already.
+    let _ = rustix::process::setsid();
+    let (launch, secret) = match enter_agent() {
+        Ok(entered) => entered,
+        Err(e) => return fail(&e.to_string()),
+    };
+    // One thread: segments ask the kernel for a signal when the thread that started them dies, and this one lives as
+    // long as the process.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&format!("cannot start: {e}")),
+    };
+    let code = runtime.block_on(serve(launch, secret));
+    // Threads that wait on files or on standard input hold nothing that needs them to finish.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(launch: Launch, secret: Secret<32>) -> i32 {
+    let (scratch, _own_scratch) = match scratch(&launch) {
+        Ok(scratch) => scratch,
+        Err(e) => return fail(&format!("cannot make a directory for packages: {e}; set TMPDIR")),
+    };
+    let listener = match TcpListener::bind(launch.bind).await {
+        Ok(listener) => listener,
+        Err(e) => return fail(&bind_error(launch.bind, &e)),
+    };
+    let address = match listener.local_addr() {
+        Ok(address) => address,
+        Err(e) => return fail(&format!("cannot read the port: {e}")),
+    };
+    let (end, mut ended) = mpsc::channel(4);
+    let agent = Arc::new(Agent {
+        gatekeeper: Gatekeeper::new(&secret),
+        packages: Packages::new(scratch.join("packages")),
+        segments: Segments::new(secret, scratch.join("segments")),
+        launch,
+        end: end.clone(),
+    });
+    watch_owner(&agent, end);
+    report(&AgentReport::Listening(address));
+    note(format_args!("agent {} listens on {address}", agent.launch.name));
+    let server = axum::serve(listener, routes::router(agent.clone())).into_future();
+    let reason = tokio::select! {
+        reason = ended.recv() => reason.unwrap_or_default(),
+        _ = server => "the server stopped".to_owned(),
+    };
+    note(format_args!("agent ends: {reason}"));
+    std::thread::spawn(|| {
+        std::thread::sleep(HARD_LIMIT);
+        note(format_args!("the agent did not end in time; the kernel ends it and its segments"));
+        std::process::exit(70) // EX_SOFTWARE
+    });
+    agent.segments.end_all(SEGMENT_GRACE).await;
+    let _ = std::fs::remove_dir_all(&scratch);
+    0
+}
+
+/// The directory for ciphertext: the one that the owner made and removes, or one of the agent's own.
+fn scratch(launch: &Launch) -> std::io::Result<(PathBuf, Option<tempfile::TempDir>)> {
+    let (path, own) = match &launch.scratch {
+        Some(path) => (path.clone(), None),
+        None => {
+            let own = tempfile::Builder::new().prefix("glasshouse-agent-").tempdir()?;
+            (own.path().to_owned(), Some(own))
+        }
+    };
+    for folder in ["packages", "segments"] {
+        std::fs::create_dir_all(path.join(folder))?;
+    }
+    Ok((path, own))
+}
+
+/// Ends the agent when a signal comes or its owner is gone: by end-of-file, by the owner's process being gone should
+/// someone else hold the pipe open, or by silence over the linger time.
+fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<String>) {
+    let linger = agent.launch.linger();
+    match agent.launch.hold {
+        Hold::Pipe => {
+            let end = end.clone();
+            std::thread::spawn(move || {
+                let mut sink = [0; 64];
+                while matches!(std::io::stdin().lock().read(&mut sink), Ok(1..)) {}
+                let _ = end.blocking_send("the owner is gone (its pipe closed)".to_owned());
+            });
+        }
+        Hold::Linger => {
+            let (agent, end) = (agent.clone(), end.clone());
+            tokio::spawn(async move {
+                loop {
+                    let left = linger.saturating_sub(agent.gatekeeper.silence());
+                    if left.is_zero() {
+                        break;
+                    }
+                    tokio::time::sleep(left.min(Duration::from_secs(1)).max(Duration::from_millis(10))).await;
+                }
+                let _ = end.send(format!("no owner for {} s", linger.as_secs())).await;
+            });
+        }
+    }
+    if let Some(owner) = agent.launch.owner {
+        let end = end.clone();
+        tokio::spawn(async move {
+            while owner.is_alive() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let _ = end.send("the owner is gone (its process ended)".to_owned()).await;
+        });
+    }
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let end = end.clone();
+        tokio::spawn(async move {
+            let Ok(mut signals) = signal(kind) else { return };
+            signals.recv().await;
+            let _ = end.send(format!("signal {}", kind.as_raw_value())).await;
+        });
+    }
+}
+
+fn bind_error(address: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("port {} on {} is in use; choose another, or 0 for any free one", address.port(), address.ip())
+        }
+        _ => format!("cannot listen on {address}: {error}"),
+    }
+}
+
+/// Tells whoever started this agent, on standard output, which then closes.
+fn report(report: &AgentReport) {
+    if let Ok(line) = serde_json::to_string(report) {
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+    let _ = rustix::stdio::dup2_stdout(std::io::stderr());
+}
+
+fn fail(why: &str) -> i32 {
+    note(format_args!("{why}"));
+    report(&AgentReport::Failed(why.to_owned()));
+    1
+}
+
+/// When something last happened.
+pub(super) struct Contact(std::sync::Mutex<Instant>);
+
+impl Contact {
+    pub(super) fn now() -> Self {
+        Self(std::sync::Mutex::new(Instant::now()))
+    }
+
+    pub(super) fn touch(&self) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now();
+    }
+
+    pub(super) fn silence(&self) -> Duration {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
+    }
+}

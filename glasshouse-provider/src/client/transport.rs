@@ -1,0 +1,208 @@
+//! One request and its answer, with MACs on both, and its repetitions.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use glasshouse_core::fixed::{Digest48, Fixed};
+use glasshouse_core::secret::Secret;
+use glasshouse_core::traits::Endpoint;
+use reqwest::{Client, Method, Response, StatusCode, Url};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ClientError;
+use crate::clock;
+use crate::wire::{COUNTER_HEADER, MAC_HEADER, MAX_PIECE, MacKey, RequestHead, ResponseHead, WireError};
+
+/// Proxies cut requests at 60 to 100 s, so nothing here takes as long.
+const TIMEOUT: Duration = Duration::from_secs(55);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const TRIES: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Larger than any answer of an agent.
+const MAX_ANSWER: usize = 3 * MAX_PIECE;
+
+/// One call. All of them may be repeated: the agent answers a repeated one like the first time.
+pub(super) struct Call {
+    pub(super) step: &'static str,
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) query: Vec<(&'static str, String)>,
+    pub(super) body: Vec<u8>,
+    pub(super) tries: u32,
+    pub(super) timeout: Duration,
+}
+
+impl Call {
+    pub(super) fn new(step: &'static str, method: Method, path: &str) -> Self {
+        let path = path.to_owned();
+        Self { step, method, path, query: Vec::new(), body: Vec::new(), tries: TRIES, timeout: TIMEOUT }
+    }
+
+    pub(super) fn query(mut self, name: &'static str, value: String) -> Self {
+        self.query.push((name, value));
+        self
+    }
+
+    pub(super) fn body(self, body: Vec<u8>) -> Self {
+        Self { body, ..self }
+    }
+
+    pub(super) fn json(self, body: &impl Serialize) -> Self {
+        // Messages are structs of strings, numbers and lists of these: they always have a JSON form.
+        Self { body: serde_json::to_vec(body).unwrap_or_default(), ..self }
+    }
+}
+
+pub(super) struct Transport {
+    http: Client,
+    base: Url,
+    key: MacKey,
+    counter: AtomicU64,
+}
+
+/// What one try came to.
+enum Try {
+    Answer(Vec<u8>),
+    /// Worth another try.
+    Again(ClientError),
+    /// Not worth one.
+    Never(ClientError),
+}
+
+impl Transport {
+    pub(super) fn new(endpoint: &Endpoint, launch_secret: &Secret<32>) -> Result<Self, ClientError> {
+        let (text, loopback) = match endpoint {
+            Endpoint::Direct(address) => (format!("http://{address}"), address.ip().is_loopback()),
+            Endpoint::Proxy(url) => (url.clone(), false),
+        };
+        let bad = |why: String| ClientError::Endpoint { endpoint: text.clone(), why };
+        let base = Url::parse(&text).map_err(|e| bad(e.to_string()))?;
+        if matches!(endpoint, Endpoint::Proxy(_)) && (base.scheme() != "https" || base.path() != "/") {
+            return Err(bad("a proxy's address is https://HOST".to_owned()));
+        }
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .tcp_nodelay(true);
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|e| bad(format!("no HTTP client: {}", chain(&e))))?;
+        // Above every counter of an owner that was here before, unless the clock went back, which the agent then says.
+        let first = clock::wall().0.saturating_mul(1000);
+        Ok(Self { http, base, key: MacKey::derive(launch_secret), counter: AtomicU64::new(first) })
+    }
+
+    pub(super) async fn json<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        let step = call.step;
+        let body = self.bytes(call).await?;
+        serde_json::from_slice(&body).map_err(|e| ClientError::Nonsense { step, why: format!("its JSON: {e}") })
+    }
+
+    pub(super) async fn bytes(&self, call: Call) -> Result<Vec<u8>, ClientError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..call.tries {
+            match self.once(&call).await {
+                Try::Answer(body) => return Ok(body),
+                Try::Never(error) => return Err(error),
+                Try::Again(_) => tokio::time::sleep(pause).await,
+            }
+            pause = pause.saturating_mul(3);
+        }
+        match self.once(&call).await {
+            Try::Answer(body) => Ok(body),
+            Try::Again(error) | Try::Never(error) => Err(error),
+        }
+    }
+
+    async fn once(&self, call: &Call) -> Try {
+        let step = call.step;
+        let mut url = self.base.clone();
+        url.set_path(&call.path);
+        if !call.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(&call.query);
+        }
+        let counter = self.counter.fetch_add(1, Ordering::Relaxed);
+        let head = RequestHead {
+            method: call.method.as_str(),
+            path: url.path(),
+            query: url.query().unwrap_or(""),
+            counter,
+            body: &call.body,
+        };
+        let mac = self.key.request(&head);
+        let request = self
+            .http
+            .request(call.method.clone(), url.clone())
+            .timeout(call.timeout)
+            .header(COUNTER_HEADER, counter)
+            .header(MAC_HEADER, mac.to_string())
+            .body(call.body.clone());
+        let unreachable =
+            |why: String| Try::Again(ClientError::Unreachable { step, at: self.base.authority().to_owned(), why });
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(e) => return unreachable(chain(&e)),
+        };
+        let (status, answer_mac) = (response.status(), answer_mac(&response));
+        let body = match read_limited(response).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return Try::Never(ClientError::Nonsense { step, why: "its answer is too large".to_owned() }),
+            Err(e) => return unreachable(chain(&e)),
+        };
+        let head = ResponseHead { request: &mac, status: status.as_u16(), body: &body };
+        let authentic = answer_mac.is_some_and(|answer| self.key.check_response(&head, &answer));
+        self.judge(step, status, body, authentic)
+    }
+
+    fn judge(&self, step: &'static str, status: StatusCode, body: Vec<u8>, authentic: bool) -> Try {
+        if authentic && status.is_success() {
+            return Try::Answer(body);
+        }
+        if let Ok(error) = serde_json::from_slice::<WireError>(&body) {
+            // The agent puts no MAC on what it says to a stranger; such an answer is told, not believed.
+            if authentic || status == StatusCode::UNAUTHORIZED || status == StatusCode::PAYLOAD_TOO_LARGE {
+                let transient = error.code.is_transient();
+                let error = ClientError::Refused { step, error };
+                return if transient { Try::Again(error) } else { Try::Never(error) };
+            }
+        }
+        let why = format!("status {}, {} bytes without the agent's MAC", status.as_u16(), body.len());
+        if status.is_server_error() || matches!(status.as_u16(), 404 | 408 | 425 | 429) {
+            // A proxy speaks while its agent is not there yet, or is slow.
+            return Try::Again(ClientError::Unreachable { step, at: self.base.authority().to_owned(), why });
+        }
+        Try::Never(ClientError::Nonsense { step, why })
+    }
+}
+
+fn answer_mac(response: &Response) -> Option<Digest48> {
+    Fixed::from_hex(response.headers().get(MAC_HEADER)?.to_str().ok()?)
+}
+
+/// The body, or `None` when it is larger than any answer of an agent.
+async fn read_limited(mut response: Response) -> Result<Option<Vec<u8>>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await? {
+        if body.len().saturating_add(piece.len()) > MAX_ANSWER {
+            return Ok(None);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(Some(body))
+}
+
+/// An error with its causes: the outermost one alone only says that a request failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let next_text = next.to_string();
+        if !text.contains(&next_text) {
+            text = format!("{text}: {next_text}");
+        }
+        cause = next.source();
+    }
+    text
+}

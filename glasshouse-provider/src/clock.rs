@@ -1,0 +1,40 @@
+//! The one place where this crate reads clocks: sessions take time as an argument.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use glasshouse_core::clock::{Now, UnixMillis};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The wall clock and `CLOCK_BOOTTIME`, which goes on while the machine sleeps.
+pub(crate) fn now() -> Now {
+    Now { wall: wall(), boot: boot() }
+}
+
+/// Time since boot.
+pub(crate) fn boot() -> Duration {
+    let at = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
+}
+
+/// Time since boot, microseconds.
+pub(crate) fn boot_micros() -> u64 {
+    u64::try_from(boot().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// The wall clock; zero on a machine set before 1970, which every staleness check then refuses.
+pub(crate) fn wall() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boot_goes_on() {
+        let before = boot();
+        std::thread::sleep(Duration::from_millis(3));
+        assert!(boot() >= before + Duration::from_millis(3));
+    }
+}

@@ -1,0 +1,277 @@
+//! The owner's side of one segment, from its start to its last acknowledged record.
+
+use std::time::{Duration, Instant};
+
+use glasshouse_core::channel::{Command, EventBody, EventHeader, Outcome, OwnerChannel, SealedRecord};
+use glasshouse_core::claims::ReferenceValues;
+use glasshouse_core::gate::{GateError, OwnerSession};
+use glasshouse_core::overhead::Mode;
+use glasshouse_core::protocol::{SealedArtifact, decode, encode};
+use glasshouse_core::record::{RawSegmentRecord, SessionRecord};
+use glasshouse_core::refusal::Refusal;
+use glasshouse_core::transcript::sha256;
+
+use super::artifacts::ArtifactFolder;
+use super::execute::Teller;
+use super::result::{Protocol, SegmentResult, TrainedArtifact};
+use super::{RunError, RunEvent};
+use crate::client::{AgentClient, ClientError};
+use crate::clock;
+use crate::wire::{ArtifactEntry, SegmentExit, SegmentStep, StartSegment};
+
+/// One request for records waits this long, for raw and protected segments alike.
+const POLL: Duration = Duration::from_secs(2);
+/// After its acknowledgement a segment ends within this.
+const EXIT: Duration = Duration::from_secs(15);
+/// Artifacts are held in memory twice while they are opened.
+const MAX_ARTIFACT: usize = 4 << 30;
+
+/// The owner's end of the channel.
+pub(super) enum Link {
+    Gate(Box<OwnerSession>, ReferenceValues),
+    Raw(Box<OwnerChannel>),
+}
+
+/// Which segment, and how patiently.
+pub(super) struct Leg<'a> {
+    pub(super) client: &'a AgentClient,
+    pub(super) start: StartSegment,
+    pub(super) position: usize,
+    pub(super) mode: Mode,
+    /// From its start to its end.
+    pub(super) limit: Duration,
+    /// How long the agent may be unreachable.
+    pub(super) outage: Duration,
+    /// Where artifacts are made durable; none in a run that only measures.
+    pub(super) artifacts: Option<&'a ArtifactFolder>,
+}
+
+/// A segment that was begun. It lives outside of the future that drives it, so that an interrupted run still has what
+/// came home.
+pub(super) struct Begun {
+    pub(super) link: Link,
+    pub(super) home: SegmentResult,
+}
+
+impl Begun {
+    pub(super) fn new(leg: &Leg<'_>, link: Link) -> Self {
+        let home = SegmentResult {
+            session: leg.start.session,
+            mode: leg.mode,
+            position: leg.position,
+            events: Vec::new(),
+            steps: Vec::new(),
+            protocol: Protocol::Nothing,
+            artifacts: Vec::new(),
+        };
+        Self { link, home }
+    }
+
+    /// What came home, with what of the protocol goes into the record. `error` is what ended the run, if it did.
+    pub(super) fn finish(mut self, error: Option<&RunError>) -> SegmentResult {
+        // What was kept was checked when it came; bytes that cannot be read again are no part of any record.
+        self.home.protocol = self.link.protocol(error).unwrap_or(Protocol::Nothing);
+        self.home
+    }
+}
+
+impl Leg<'_> {
+    /// Runs the segment. What came home is in `begun` however this ends.
+    pub(super) async fn drive(&self, begun: &mut Begun, tell: &mut Teller<'_>) -> Result<(), RunError> {
+        let Begun { link, home } = begun;
+        let (client, id, session) = (self.client, &self.start.id, Some(self.start.session));
+        tell.moment("segment-started", session);
+        client.start(&self.start).await?;
+        if let Link::Gate(gate, _) = link {
+            let challenge = gate.challenge(clock::now())?;
+            tell.moment("challenge-sent", session);
+            let evidence = client.challenge(id, challenge).await?;
+            tell.moment("evidence-received", session);
+            let release = gate.evidence(&evidence, clock::now())?;
+            client.release(id, release).await?;
+            tell.moment("released", session);
+            tell.event(RunEvent::Released { position: self.position });
+        }
+        let artifacts = self.records(link, home, tell).await?;
+        tell.moment("ended", session);
+        self.fetch(link, home, &artifacts).await?;
+        let last = home.events.len().saturating_sub(1);
+        client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
+        tell.moment("acknowledged", session);
+        let exit = self.exit(home).await?;
+        self.judge(home)?;
+        // Everything is here, but a process that died before its last step did not wipe its session keys itself.
+        match exit.signal.is_some() || exit.step != SegmentStep::Done {
+            true => Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit }),
+            false => Ok(()),
+        }
+    }
+
+    /// Takes records until the terminal event.
+    async fn records(
+        &self,
+        link: &mut Link,
+        home: &mut SegmentResult,
+        tell: &mut Teller<'_>,
+    ) -> Result<Vec<ArtifactEntry>, RunError> {
+        let (began, mut down, mut stopped) = (Instant::now(), None::<Instant>, false);
+        let mut after = None;
+        loop {
+            if tell.is_stopped() && !stopped {
+                stopped = true;
+                self.client.command(&self.start.id, encode(&link.stop()?)).await?;
+            }
+            let page = match self.client.records(&self.start.id, after, POLL).await {
+                Ok(page) => page,
+                Err(ClientError::Unreachable { .. })
+                    if down.get_or_insert_with(Instant::now).elapsed() < self.outage =>
+                {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            down = None;
+            home.steps = page.status.steps;
+            let records: Vec<SealedRecord> = page
+                .records
+                .iter()
+                .map(|record| decode("sealed record", &record.record.0, 2 * SealedRecord::LIMIT))
+                .collect::<Result<_, Refusal>>()?;
+            let events = link.accept(&records)?;
+            after = records.last().map(|record| record.seq).or(after);
+            let ended = events.iter().any(|(header, _)| header.terminal);
+            for (header, body) in events {
+                tell.runtime_event(self.position, &header, &body);
+                home.events.push((header, body));
+            }
+            if ended {
+                return Ok(page.artifacts);
+            }
+            if let Some(exit) = page.status.exit.filter(|_| page.records.is_empty()) {
+                return Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit });
+            }
+            if began.elapsed() > self.limit {
+                return Err(RunError::Overdue { segment: self.start.id.to_string(), seconds: self.limit.as_secs() });
+            }
+        }
+    }
+
+    /// Downloads what the events announced and checks it against what they say.
+    async fn fetch(&self, link: &Link, home: &mut SegmentResult, entries: &[ArtifactEntry]) -> Result<(), RunError> {
+        let wanted: Vec<_> = home
+            .events
+            .iter()
+            .filter_map(|(_, body)| match body {
+                EventBody::Artifact { name, sha256, sealed_sha256, .. } => {
+                    Some((name.clone(), *sha256, *sealed_sha256))
+                }
+                _ => None,
+            })
+            .collect();
+        for (name, digest, sealed_digest) in wanted {
+            if let Some(folder) = self.artifacts {
+                folder.admit(&name, &home.artifacts)?;
+            }
+            let wrong = |why: &str| RunError::Artifact { name: name.clone(), why: why.to_owned() };
+            let entry = entries.iter().find(|entry| entry.name == name);
+            let entry = entry.ok_or_else(|| wrong("the agent does not have it"))?;
+            if usize::try_from(entry.size).is_ok_and(|size| size > MAX_ARTIFACT) {
+                return Err(wrong("it is larger than 4 GiB"));
+            }
+            let raw = self.client.artifact(&self.start.id, entry).await?;
+            let bytes = match (link, sealed_digest) {
+                (Link::Raw(_), None) => raw,
+                (Link::Gate(gate, _), Some(sealed_digest)) => {
+                    if sha256(&raw) != sealed_digest {
+                        return Err(wrong("it was changed on the way"));
+                    }
+                    let sealed: SealedArtifact = decode("sealed artifact", &raw, MAX_ARTIFACT)?;
+                    gate.open_artifact(&name, &sealed)?.to_vec()
+                }
+                _ => return Err(wrong("it is sealed in a raw segment, or in the clear in a protected one")),
+            };
+            if sha256(&bytes) != digest {
+                return Err(wrong("its SHA-256 is not the one that the runtime signed"));
+            }
+            let artifact = TrainedArtifact { name, sha256: digest, bytes };
+            // Before the acknowledgement, upon which the allocation forgets it.
+            if let Some(folder) = self.artifacts {
+                folder.keep(&artifact)?;
+            }
+            home.artifacts.push(artifact);
+        }
+        Ok(())
+    }
+
+    /// Waits until the process is gone, so that the next segment has the machine to itself.
+    async fn exit(&self, home: &mut SegmentResult) -> Result<SegmentExit, RunError> {
+        let began = Instant::now();
+        let last = u64::try_from(home.events.len()).unwrap_or(u64::MAX);
+        loop {
+            let page = self.client.records(&self.start.id, Some(last), POLL).await?;
+            home.steps = page.status.steps;
+            if let Some(exit) = page.status.exit {
+                return Ok(exit);
+            }
+            if began.elapsed() > EXIT {
+                return Err(RunError::Overdue { segment: self.start.id.to_string(), seconds: EXIT.as_secs() });
+            }
+        }
+    }
+
+    fn judge(&self, home: &SegmentResult) -> Result<(), RunError> {
+        let segment = self.start.id.to_string();
+        match home.outcome() {
+            Some((Outcome::Completed, _)) => Ok(()),
+            Some((Outcome::Stopped, reason)) => {
+                Err(RunError::SegmentStopped { segment, reason: reason.unwrap_or_default() })
+            }
+            Some((Outcome::Failed, reason)) => {
+                Err(RunError::SegmentFailed { segment, reason: reason.unwrap_or_default() })
+            }
+            None => Err(RunError::Overdue { segment, seconds: 0 }),
+        }
+    }
+}
+
+impl Link {
+    fn accept(&mut self, records: &[SealedRecord]) -> Result<Vec<(EventHeader, EventBody)>, RunError> {
+        match self {
+            Self::Gate(gate, _) => Ok(gate.records(records)?),
+            Self::Raw(channel) => {
+                Ok(records.iter().map(|record| channel.accept(record)).collect::<Result<_, Refusal>>()?)
+            }
+        }
+    }
+
+    fn stop(&mut self) -> Result<SealedRecord, RunError> {
+        match self {
+            Self::Gate(gate, _) => Ok(gate.command(&Command::Stop)?),
+            Self::Raw(channel) => Ok(channel.command(&Command::Stop)?),
+        }
+    }
+
+    /// What of this goes into the record.
+    fn protocol(self, error: Option<&RunError>) -> Result<Protocol, Refusal> {
+        match self {
+            Self::Raw(channel) => Ok(Protocol::Raw(Box::new(RawSegmentRecord::from_channel(&channel)))),
+            Self::Gate(gate, reference) => match (gate.record_parts(), gate.verdict(), error.and_then(refusal_in)) {
+                (Some(parts), Some(verdict), _) => {
+                    let record = SessionRecord::from_parts(&parts, reference)?;
+                    Ok(Protocol::Released(Box::new(record), verdict.appraisal.assurance))
+                }
+                (_, _, Some(refusal)) => Ok(Protocol::Refused { refusal: refusal.clone(), at: clock::wall() }),
+                _ => Ok(Protocol::Nothing),
+            },
+        }
+    }
+}
+
+/// The refusal in an error, whichever side refused.
+fn refusal_in(error: &RunError) -> Option<&Refusal> {
+    match error {
+        RunError::Gate(GateError::Refused(refusal)) | RunError::Refused(refusal) => Some(refusal),
+        RunError::Client(error) => error.refused()?.refusal.as_deref(),
+        _ => None,
+    }
+}

@@ -1,0 +1,149 @@
+//! A plan of segments on one allocation: rent, upload, run each, end, prove.
+
+use std::time::Instant;
+
+use glasshouse_core::channel::{EventBody, EventHeader};
+use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::overhead::{Cleanup, Label, Mode};
+use glasshouse_core::record::{CleanupProof, Moment};
+
+use super::artifacts::ArtifactFolder;
+use super::drive::{Begun, Leg};
+use super::result::SegmentResult;
+use super::setup::Setup;
+use super::uploads::Uploads;
+use super::{RunError, RunEvent};
+use crate::supervisor::Rented;
+
+/// What a plan came to. An error stands beside what came home before it.
+#[derive(Debug)]
+pub(super) struct Executed {
+    pub(super) run: Nonce32,
+    pub(super) results: Vec<SegmentResult>,
+    /// What tells this instance from any other.
+    pub(super) instance: String,
+    pub(super) cleanup: Option<CleanupProof>,
+    pub(super) moments: Vec<Moment>,
+    pub(super) error: Option<RunError>,
+}
+
+/// Tells the tool what happens, and keeps the owner's timeline.
+pub(super) struct Teller<'a> {
+    began: Instant,
+    moments: Vec<Moment>,
+    setup: &'a Setup,
+    listener: &'a mut (dyn FnMut(RunEvent) + Send),
+}
+
+impl Teller<'_> {
+    pub(super) fn event(&mut self, event: RunEvent) {
+        (self.listener)(event);
+    }
+
+    pub(super) fn moment(&mut self, name: &str, session: Option<Nonce32>) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.moments.push(Moment { name: Label::lossy(name), session, micros });
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.setup.stop.is_stopped()
+    }
+
+    pub(super) fn runtime_event(&mut self, position: usize, _header: &EventHeader, body: &EventBody) {
+        match body {
+            EventBody::Phase { phase, .. } => self.event(RunEvent::Phase { position, phase: *phase }),
+            EventBody::Progress { progress, interval } => {
+                self.event(RunEvent::Progress { position, progress: *progress, interval: *interval });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Runs the plan. An error before anything was rented is given as such; later ones stand in the result.
+pub(super) async fn execute(
+    setup: &Setup,
+    plan: &[Mode],
+    artifacts: Option<&ArtifactFolder>,
+    listener: &mut (dyn FnMut(RunEvent) + Send),
+) -> Result<Executed, RunError> {
+    crate::roles::ensure_owner()?;
+    super::files::prepare_folder(&setup.out)?;
+    let run = Nonce32::random().map_err(|_| RunError::NoRandomness)?;
+    let uploads = Uploads::prepare(setup, plan)?;
+    let supervisor = setup.supervisor();
+    // What an earlier owner left behind is ended first: it may hold the port, the card or the budget.
+    supervisor.recover().await?;
+    let mut tell = Teller { began: Instant::now(), moments: Vec::new(), setup, listener };
+    tell.event(RunEvent::Renting);
+    let request = setup.rent_request();
+    let rented = tokio::select! {
+        rented = supervisor.rent(&request) => rented?,
+        () = interrupted(setup) => {
+            supervisor.recover().await?;
+            return Err(RunError::Interrupted);
+        }
+    };
+    tell.moment("rented", None);
+    tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
+    let mut begun = Vec::new();
+    let ran = tokio::select! {
+        ran = segments(setup, plan, artifacts, &uploads, &rented, &mut begun, &mut tell) => ran,
+        () = interrupted(setup) => Err(RunError::Interrupted),
+    };
+    tell.event(RunEvent::Ending);
+    tell.moment("end-requested", None);
+    let instance = rented.allocation.id.to_string();
+    let cleanup = rented.end().await?;
+    tell.moment("end-observed", None);
+    tell.event(RunEvent::Ended { cleanup: cleanup.outcome });
+    let unconfirmed = (cleanup.outcome != Cleanup::Observed)
+        .then(|| RunError::CleanupUnconfirmed { allocation: cleanup.allocation.clone() });
+    let error = ran.err();
+    let last = begun.len().saturating_sub(1);
+    let results = begun.into_iter().enumerate();
+    let results = results.map(|(i, begun)| begun.finish(error.as_ref().filter(|_| i == last))).collect();
+    let error = error.or(unconfirmed);
+    Ok(Executed { run, results, instance, cleanup: Some(cleanup), moments: tell.moments, error })
+}
+
+async fn segments(
+    setup: &Setup,
+    plan: &[Mode],
+    artifacts: Option<&ArtifactFolder>,
+    uploads: &Uploads,
+    rented: &Rented,
+    begun: &mut Vec<Begun>,
+    tell: &mut Teller<'_>,
+) -> Result<(), RunError> {
+    uploads.send(rented, tell).await?;
+    tell.moment("uploaded", None);
+    for (position, mode) in plan.iter().copied().enumerate() {
+        tell.event(RunEvent::SegmentStarted { position, of: plan.len(), mode });
+        let (start, link) = setup.segment(position, mode, uploads, rented)?;
+        let (client, limit, outage) = (&rented.client, setup.limit(), setup.outage());
+        let leg = Leg { client, start, position, mode, limit, outage, artifacts };
+        begun.push(Begun::new(&leg, link));
+        let Some(current) = begun.last_mut() else { continue };
+        let ended = leg.drive(current, tell).await;
+        tell.event(RunEvent::SegmentEnded { position, completed: ended.is_ok() });
+        ended?;
+    }
+    Ok(())
+}
+
+/// Ctrl-C or SIGTERM; never, when the tool handles signals itself.
+async fn interrupted(setup: &Setup) {
+    use tokio::signal::unix::{SignalKind, signal};
+    if setup.handle_signals
+        && let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        std::future::pending().await
+    }
+}

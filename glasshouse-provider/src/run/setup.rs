@@ -1,0 +1,192 @@
+//! A run's parts, complete, and what each step takes out of them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glasshouse_core::channel::OwnerChannel;
+use glasshouse_core::claims::{ANTI_DEBUG_PROFILE, AntiDebugLevel, ContainerId, ReferenceValues};
+use glasshouse_core::fixed::{Blob, Digest32, Nonce32};
+use glasshouse_core::gate::{LeaseTerms, OwnerConfig, OwnerSession, PackageKey};
+use glasshouse_core::job::{Budget, JobSpec};
+use glasshouse_core::overhead::Mode;
+use glasshouse_core::package::SealedPackage;
+use glasshouse_core::protocol::encode;
+use glasshouse_core::secret::Secret;
+use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
+
+use super::artifacts::ArtifactFolder;
+use super::drive::Link;
+use super::uploads::Uploads;
+use super::{Gate, RunError, StopHandle};
+use crate::supervisor::{Journal, Patience, RentRequest, Rented, Supervisor};
+use crate::wire::{SegmentId, SegmentMode, StartSegment};
+
+/// A sealed package and where it lies.
+pub(super) struct PackageFile {
+    pub(super) path: PathBuf,
+    pub(super) sealed: SealedPackage,
+}
+
+/// Everything that a run was given, complete.
+pub(super) struct Setup {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) verifier: Arc<dyn Verifier>,
+    pub(super) gate: Gate,
+    pub(super) package: PackageFile,
+    pub(super) runtime: Digest32,
+    pub(super) out: PathBuf,
+    pub(super) journal: Arc<Journal>,
+    pub(super) journal_path: PathBuf,
+    pub(super) device: Device,
+    pub(super) warmup_units: u64,
+    pub(super) budget: Budget,
+    pub(super) progress: Duration,
+    pub(super) export: bool,
+    pub(super) lease: LeaseTerms,
+    pub(super) challenge_ttl: Duration,
+    pub(super) max_skew: Duration,
+    pub(super) max_challenges: u32,
+    pub(super) container: Option<ContainerId>,
+    pub(super) anti_debug: AntiDebugLevel,
+    pub(super) filter: OfferFilter,
+    pub(super) image: Option<(String, Digest32)>,
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) disk_gib: Option<u32>,
+    pub(super) time_limit: Option<Duration>,
+    pub(super) linger: Duration,
+    pub(super) allow_cleartext: bool,
+    pub(super) handle_signals: bool,
+    pub(super) stop: StopHandle,
+    pub(super) patience: Option<Patience>,
+}
+
+impl Setup {
+    pub(super) fn supervisor(&self) -> Supervisor {
+        let supervisor = Supervisor::new(self.provider.clone(), self.journal.clone());
+        match self.patience {
+            Some(patience) => supervisor.patience(patience),
+            None => supervisor,
+        }
+    }
+
+    pub(super) fn rent_request(&self) -> RentRequest {
+        let mut env = self.env.clone();
+        env.insert(crate::roles::ANTI_DEBUG_VARIABLE.to_owned(), self.anti_debug.as_str().to_owned());
+        RentRequest {
+            filter: self.filter.clone(),
+            image: self.image.clone(),
+            gate_key: self.gate.public(),
+            linger: self.linger,
+            env,
+            disk_gib: self.disk_gib,
+            time_limit: self.time_limit,
+        }
+    }
+
+    /// How long a segment may take in all: its lease, and time to come and go.
+    pub(super) fn limit(&self) -> Duration {
+        let work = match self.budget {
+            Budget::Millis(millis) => Duration::from_millis(millis),
+            Budget::Units(_) => self.lease.ttl,
+        };
+        work.max(self.lease.ttl).saturating_add(self.linger)
+    }
+
+    /// How long the agent may be unreachable before its segment counts as lost.
+    pub(super) fn outage(&self) -> Duration {
+        if self.provider.name() == "local" { Duration::from_secs(1) } else { self.linger.min(Duration::from_secs(120)) }
+    }
+
+    /// The output folder as artifacts may use it: not over the package, nor over the journal.
+    pub(super) fn artifact_folder(&self) -> ArtifactFolder {
+        ArtifactFolder::new(&self.out, [self.package.path.as_path(), self.journal_path.as_path()])
+    }
+
+    fn job(&self) -> JobSpec {
+        JobSpec {
+            workload: self.package.sealed.manifest.workload.clone(),
+            device: self.device,
+            warmup_units: self.warmup_units,
+            budget: self.budget,
+            progress_millis: u64::try_from(self.progress.as_millis()).unwrap_or(u64::MAX),
+            export: self.export,
+        }
+    }
+
+    fn reference(&self, rented: &Rented) -> Result<ReferenceValues, RunError> {
+        let container = self.container.clone().or_else(|| rented.container.clone());
+        let missing = RunError::Missing { what: "the container id that evidence must name", call: "container" };
+        Ok(ReferenceValues {
+            kind: self.verifier.kind(),
+            image_digest: self.image.as_ref().map(|(_, digest)| *digest),
+            container: container.ok_or(missing)?,
+            runtime_measurement: self.runtime,
+            anti_debug_profile: ANTI_DEBUG_PROFILE.to_owned(),
+            anti_debug_level: self.anti_debug,
+            policy_digest: self.verifier.policy_digest(),
+            minimum_assurance: self.package.sealed.manifest.minimum_assurance,
+        })
+    }
+
+    pub(super) fn segment(
+        &self,
+        position: usize,
+        mode: Mode,
+        uploads: &Uploads,
+        rented: &Rented,
+    ) -> Result<(StartSegment, Link), RunError> {
+        let session = Nonce32::random().map_err(|_| RunError::NoRandomness)?;
+        let id = SegmentId::new(&format!("{mode}-{position}"));
+        let id = id.ok_or(RunError::Missing { what: "a segment id", call: "run" })?;
+        let missing = RunError::Missing { what: "a package", call: "package" };
+        let attestor = self.verifier.kind();
+        match mode {
+            Mode::Raw => {
+                let (_, digest) = uploads.raw.as_ref().ok_or(missing)?;
+                let job = Some(Blob(encode(&self.job())));
+                let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package: *digest, job };
+                Ok((start, Link::Raw(Box::new(OwnerChannel::raw(&rented.launch_secret, session)))))
+            }
+            Mode::Protected => {
+                let (_, digest, _) = uploads.sealed.as_ref().ok_or(missing)?;
+                let start =
+                    StartSegment { id, mode: SegmentMode::Protected, session, attestor, package: *digest, job: None };
+                let reference = self.reference(rented)?;
+                let sealed = &self.package.sealed;
+                let config = OwnerConfig {
+                    session,
+                    gate_key: self.gate.signing.clone(),
+                    result_key: self.gate.result.clone(),
+                    launch_secret: rented.launch_secret.clone(),
+                    package: PackageKey {
+                        package_digest: sealed.digests.package,
+                        manifest_digest: sealed.digests.manifest,
+                        data_key: copy_of(&sealed.data_key),
+                    },
+                    job: self.job(),
+                    reference: reference.clone(),
+                    lease: self.lease,
+                    challenge_ttl: self.challenge_ttl,
+                    max_skew: self.max_skew,
+                    max_challenges: self.max_challenges,
+                };
+                let gate = OwnerSession::new(config, self.gate.store.clone(), self.verifier.clone())?;
+                Ok((start, Link::Gate(Box::new(gate), reference)))
+            }
+        }
+    }
+}
+
+/// Each session of the gate takes its own copy of the data key over, in memory that is wiped.
+fn copy_of(secret: &Secret<32>) -> Secret<32> {
+    let copied = Secret::fill_with(|bytes| {
+        bytes.copy_from_slice(secret.expose());
+        Ok::<(), std::convert::Infallible>(())
+    });
+    match copied {
+        Ok(copy) => copy,
+        Err(never) => match never {},
+    }
+}

@@ -1,0 +1,76 @@
+//! What the workload is given, from a package or a raw bundle, and public inputs checked by digest.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use glasshouse_core::fixed::{Digest32, Fixed};
+use glasshouse_core::manifest::PublicInput;
+use glasshouse_core::package::{PackageDigests, open_file};
+use glasshouse_core::secret::Secret;
+use glasshouse_core::traits::Inputs;
+use sha2::{Digest as _, Sha256};
+
+use super::run::SegmentFailure;
+use crate::bundle;
+
+/// Folder on the allocation that holds public inputs under their names.
+const PUBLIC_VARIABLE: &str = "GLASSHOUSE_PUBLIC_INPUTS";
+
+/// Opens a sealed package into memory.
+pub(super) fn from_package(
+    path: &Path,
+    data_key: &Secret<32>,
+    expected: &PackageDigests,
+) -> Result<Inputs, SegmentFailure> {
+    let opened = open_file(path, data_key, expected).map_err(|e| SegmentFailure::Package(e.to_string()))?;
+    Ok(Inputs { sealed: opened.entries, public: public_inputs(&opened.manifest.public_inputs)? })
+}
+
+/// Reads a raw segment's inputs.
+pub(super) fn from_bundle(path: &Path) -> Result<Inputs, SegmentFailure> {
+    let read = || {
+        let file = File::open(path)?;
+        let total = file.metadata()?.len();
+        bundle::read(std::io::BufReader::new(file), total)
+    };
+    let bundle = read().map_err(|e| SegmentFailure::Package(format!("raw inputs: {e}")))?;
+    Ok(Inputs { sealed: bundle.entries, public: public_inputs(&bundle.public_inputs)? })
+}
+
+fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, SegmentFailure> {
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let failure = |name: &str, why: String| SegmentFailure::PublicInput { name: name.to_owned(), why };
+    let folder = std::env::var_os(PUBLIC_VARIABLE).map(PathBuf::from);
+    wanted
+        .iter()
+        .map(|input| {
+            let folder = folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_VARIABLE}")))?;
+            let path = folder.join(&input.name);
+            let (seen, bytes) =
+                sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;
+            if seen != input.sha256 || bytes != input.bytes {
+                let why =
+                    format!("expected SHA-256 {} of {} bytes, found {seen} of {bytes}", input.sha256, input.bytes);
+                return Err(failure(&input.name, why));
+            }
+            Ok((input.name.clone(), path))
+        })
+        .collect()
+}
+
+fn sha256_of(path: &Path) -> std::io::Result<(Digest32, u64)> {
+    let mut file = File::open(path)?;
+    let (mut hash, mut total, mut buffer) = (Sha256::new(), 0_u64, vec![0; 1 << 20]);
+    loop {
+        let count = file.read(&mut buffer)?;
+        let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else {
+            return Ok((Fixed(hash.finalize().into()), total));
+        };
+        hash.update(piece);
+        total = total.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,15 @@
+//! A segment: a fresh process that attests, trains and zeroizes, and talks to its agent over its pipes alone.
+//!
+//! Raw and protected segments run the same set-up, the same training loop and the same channel; a raw one leaves out
+//! attestation, the sealed package and zeroization, and nothing else.
+
+mod attest;
+mod exports;
+mod finish;
+mod inputs;
+mod port;
+mod run;
+mod stop;
+mod training;
+
+pub(crate) use run::main;

@@ -1,0 +1,234 @@
+//! The life of a segment's process from its start to its exit code.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use glasshouse_core::channel::{EventBody, Outcome, Phase, RuntimeChannel};
+use glasshouse_core::claims::RuntimeState;
+use glasshouse_core::fixed::PublicKey32;
+use glasshouse_core::job::JobSpec;
+use glasshouse_core::package::PackageDigests;
+use glasshouse_core::protocol::decode;
+use glasshouse_core::refusal::Refusal;
+use glasshouse_core::secret::Secret;
+use glasshouse_core::segment::LeaseGuard;
+use glasshouse_core::traits::{AttestError, Attestor, Workload, WorkloadError, ZeroizeError};
+
+use super::attest::attest;
+use super::exports::{Exports, SealTo};
+use super::finish::{Held, deliver, finish};
+use super::inputs;
+use super::port::Port;
+use super::stop::Stop;
+use super::training::train;
+use crate::clock;
+use crate::frames::{FromSegment, SegmentStart};
+use crate::roles::{LaunchError, Registry, SegmentContext, anti_debug_level, note};
+use crate::wire::{SegmentMode, SegmentStep};
+
+/// Why a segment fails. It reaches the owner as a `Failed` event, or before the release as the reason of the exit.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SegmentFailure {
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    #[error("no attestor for {0} evidence is registered; add it to the Registry")]
+    NoAttestor(glasshouse_core::claims::EvidenceKind),
+    #[error("no zeroizer for device {0} is registered, so nothing may be opened; add it to the Registry")]
+    NoZeroizer(glasshouse_core::traits::Device),
+    #[error("no workload {name} is registered; there is: {known}")]
+    NoWorkload { name: String, known: String },
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("the operating system gives no randomness")]
+    NoRandomness,
+    #[error("{0}")]
+    Package(String),
+    #[error("public input {name}: {why}")]
+    PublicInput { name: String, why: String },
+    #[error(transparent)]
+    Workload(#[from] WorkloadError),
+    #[error("it panicked; the allocation's log has the message")]
+    Panicked,
+    #[error(transparent)]
+    Zeroize(#[from] ZeroizeError),
+    #[error("ended before the release: {0}")]
+    Stopped(Stop),
+    #[error("no owner came before the linger time was over")]
+    NobodyCame,
+}
+
+/// What a segment does, and what it does it with.
+pub(super) struct Segment<'a> {
+    pub(super) registry: &'a Registry,
+    pub(super) start: SegmentStart,
+    pub(super) context: SegmentContext,
+    pub(super) port: Port,
+    /// Once there is one, everything is said through it.
+    pub(super) channel: Option<RuntimeChannel>,
+    /// Everything up to here is durable at the owner.
+    pub(super) acknowledged: Option<u64>,
+    pub(super) step: SegmentStep,
+}
+
+/// What to do, and with what.
+pub(super) struct Order {
+    pub(super) job: JobSpec,
+    pub(super) lease: Option<LeaseGuard>,
+    pub(super) source: Source,
+}
+
+pub(super) enum Source {
+    Sealed { digests: PackageDigests, result_key: PublicKey32 },
+    Raw,
+}
+
+/// Runs a segment. Gives the process's exit code: 0 completed, 1 failed, 3 stopped.
+pub(crate) fn main(registry: &Registry) -> i32 {
+    let (port, secret, start) = match Port::open() {
+        Ok(opened) => opened,
+        Err(e) => {
+            note(format_args!("a segment cannot start: {e}"));
+            return 1;
+        }
+    };
+    let level = match anti_debug_level() {
+        Ok(level) => level,
+        Err(e) => {
+            note(format_args!("a segment cannot start: {e}"));
+            return 1;
+        }
+    };
+    let context = SegmentContext::new(start.image_digest, level);
+    let step = SegmentStep::Start;
+    let mut segment = Segment { registry, start, context, port, channel: None, acknowledged: None, step };
+    let (outcome, reason) = segment.live(secret);
+    if let Some(reason) = &reason {
+        let _ = segment.port.send(&FromSegment::Ending(reason.clone()));
+    }
+    match outcome {
+        Outcome::Completed => 0,
+        Outcome::Failed => 1,
+        Outcome::Stopped => 3,
+    }
+}
+
+impl Segment<'_> {
+    fn live(&mut self, secret: Secret<32>) -> (Outcome, Option<String>) {
+        let mut held = Held::default();
+        let began = match catch_unwind(AssertUnwindSafe(|| self.begin(secret, &mut held))) {
+            Ok(Ok(order)) => order,
+            Ok(Err(failure)) => return self.fail_before_release(&failure),
+            Err(_) => return self.fail_before_release(&SegmentFailure::Panicked),
+        };
+        let protected = matches!(began.source, Source::Sealed { .. });
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work(began, &mut held)));
+        let ended = match worked {
+            Ok(Ok(None)) => (Outcome::Completed, None),
+            Ok(Ok(Some(stop))) => (Outcome::Stopped, Some(stop.to_string())),
+            Ok(Err(failure)) => self.failed(&failure),
+            Err(_) => self.failed(&SegmentFailure::Panicked),
+        };
+        let ended = finish(self, held, protected, ended);
+        match (ended, deliver(self)) {
+            // The work is done, but nobody has it.
+            ((Outcome::Completed, _), Some(undelivered)) => (Outcome::Stopped, Some(undelivered)),
+            (ended, _) => ended,
+        }
+    }
+
+    /// Nothing was opened yet: there is no key to wipe but the launch secret, which is gone with the session.
+    fn fail_before_release(&mut self, failure: &SegmentFailure) -> (Outcome, Option<String>) {
+        self.context.enter(RuntimeState::Failed);
+        let stopped = matches!(failure, SegmentFailure::Stopped(_));
+        (if stopped { Outcome::Stopped } else { Outcome::Failed }, Some(failure.to_string()))
+    }
+
+    fn failed(&mut self, failure: &SegmentFailure) -> (Outcome, Option<String>) {
+        let message = failure.to_string();
+        self.emit(&EventBody::Failed { step: self.step.to_string(), message: message.clone() });
+        (Outcome::Failed, Some(message))
+    }
+
+    /// Hardens, and gets its order: out of a release, or out of the start.
+    fn begin(&mut self, secret: Secret<32>, held: &mut Held) -> Result<Order, SegmentFailure> {
+        self.enter(SegmentStep::Harden);
+        let kind = self.start.attestor;
+        let attestor: Box<dyn Attestor> =
+            self.registry.make_attestor(kind, &self.context).ok_or(SegmentFailure::NoAttestor(kind))??;
+        match self.start.mode {
+            SegmentMode::Protected => attest(self, secret, attestor.as_ref(), held),
+            SegmentMode::Raw => {
+                let job = self.start.job.as_ref().map_or(&[][..], |job| &job.0);
+                let job: JobSpec = decode("job", job, JobSpec::LIMIT)?;
+                self.channel = Some(RuntimeChannel::raw(&secret, self.start.session));
+                Ok(Order { job, lease: None, source: Source::Raw })
+            }
+        }
+    }
+
+    /// What raw and protected segments do alike. `Some` when it stopped before its end.
+    fn work(&mut self, order: Order, held: &mut Held) -> Result<Option<Stop>, SegmentFailure> {
+        let Order { job, mut lease, source } = order;
+        let facts = self.registry.device_facts(job.device);
+        self.emit(&EventBody::Device { model: facts.model, driver: facts.driver, uuid: facts.uuid });
+        let (name, known) = (job.workload.clone(), self.registry.workload_names());
+        let workload = self.registry.make_workload(&name).ok_or(SegmentFailure::NoWorkload { name, known })?;
+        let workload: &mut dyn Workload = held.workload.insert(workload).as_mut();
+        self.enter(SegmentStep::OpenPackage);
+        let path = self.start.package.clone();
+        let (inputs, seal_to) = match &source {
+            Source::Raw => (inputs::from_bundle(&path)?, None),
+            Source::Sealed { digests, result_key } => {
+                held.zeroizer = self.registry.make_zeroizer(job.device);
+                if held.zeroizer.is_none() {
+                    return Err(SegmentFailure::NoZeroizer(job.device));
+                }
+                let data_key = held.data_key.as_ref().ok_or(SegmentFailure::NoRandomness)?;
+                let inputs = inputs::from_package(&path, data_key, digests)?;
+                (inputs, Some(SealTo { owner: *result_key, session: self.start.session }))
+            }
+        };
+        self.context.enter(RuntimeState::Training);
+        self.phase(Phase::Opened);
+        self.enter(SegmentStep::Prepare);
+        workload.prepare(inputs, job.device)?;
+        self.phase(Phase::Prepared);
+        let stop = train(self, workload, &job, lease.as_mut())?;
+        if job.export && stop.as_ref().is_none_or(|stop| *stop == Stop::Asked) {
+            self.enter(SegmentStep::Export);
+            self.phase(Phase::Exporting);
+            workload.export(&mut Exports { segment: self, seal_to })?;
+        }
+        Ok(stop)
+    }
+
+    /// Enters a step, and tells the agent, who tells the owner when this process dies in it.
+    pub(super) fn enter(&mut self, step: SegmentStep) {
+        self.step = step;
+        self.port.step(step);
+    }
+
+    /// Says that a phase is entered now.
+    pub(super) fn phase(&mut self, phase: Phase) {
+        self.phase_at(phase, clock::boot());
+    }
+
+    pub(super) fn phase_at(&mut self, phase: Phase, at: std::time::Duration) {
+        let boot_micros = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        self.emit(&EventBody::Phase { phase, boot_micros });
+    }
+
+    /// Signs, chains and seals an event, and hands it to the agent's outbox. What cannot be sent is lost with the agent.
+    pub(super) fn emit(&mut self, body: &EventBody) {
+        let Some(channel) = self.channel.as_mut() else { return };
+        let seq = channel.emitted();
+        match channel.emit(body, clock::now()) {
+            Ok(record) => {
+                let record = glasshouse_core::fixed::Blob(glasshouse_core::protocol::encode(&record));
+                let _ = self.port.send(&FromSegment::Record { seq, record });
+            }
+            Err(refusal) => note(format_args!("an event was not sent: {refusal}")),
+        }
+    }
+}

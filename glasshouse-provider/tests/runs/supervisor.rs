@@ -1,0 +1,109 @@
+//! What the supervisor does when a provider misbehaves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glasshouse_core::fixed::Fixed;
+use glasshouse_core::overhead::Cleanup;
+use glasshouse_core::traits::{AllocationState, OfferFilter};
+use glasshouse_provider::MemoryProvider;
+use glasshouse_provider::memory::{Call, Fault};
+use glasshouse_provider::supervisor::{Journal, Patience, RentRequest, Rented, Supervisor, SupervisorError};
+
+use crate::support::{Test, block_on};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a_create_in_doubt_is_adopted", a_create_in_doubt_is_adopted),
+    ("a_create_that_failed_is_ruled_out", a_create_that_failed_is_ruled_out),
+    ("unknown_right_after_create_is_waited_for", unknown_right_after_create_is_waited_for),
+    ("an_end_that_is_ignored_stays_in_the_journal", an_end_that_is_ignored_stays_in_the_journal),
+    ("above_the_cap_is_ended", above_the_cap_is_ended),
+    ("no_capacity_leaves_nothing", no_capacity_leaves_nothing),
+    ("an_early_exit_is_told", an_early_exit_is_told),
+];
+
+const QUICK: Patience = Patience {
+    boot: Duration::from_millis(150),
+    settle: Duration::from_millis(60),
+    poll: Duration::from_millis(5),
+    absence_spacing: Duration::from_millis(5),
+    end: Duration::from_millis(200),
+};
+
+fn rent(provider: MemoryProvider, cap: Option<f64>) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
+    let (provider, journal) = (Arc::new(provider), Arc::new(Journal::memory()));
+    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(QUICK);
+    let request = RentRequest {
+        filter: OfferFilter { max_price_per_hour: cap, ..OfferFilter::default() },
+        image: None,
+        gate_key: Fixed([1; 32]),
+        linger: Duration::from_secs(1),
+        env: BTreeMap::new(),
+        disk_gib: None,
+        time_limit: None,
+    };
+    let rented: Result<Rented, _> = block_on(supervisor.rent(&request));
+    (provider, journal, rented.err().expect("a provider in memory has no agent"))
+}
+
+fn count(provider: &MemoryProvider, call: Call) -> usize {
+    provider.calls().into_iter().filter(|made| *made == call).count()
+}
+
+fn a_create_in_doubt_is_adopted() {
+    for names_it in [false, true] {
+        let provider = MemoryProvider::new().fault(Call::Create, [Fault::FailsButHappens { names_it }]);
+        let (provider, journal, error) = rent(provider, None);
+        // Adopted, so it came to waiting for its agent; never created twice; ended all the same.
+        assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+        assert_eq!(count(&provider, Call::Create), 1);
+        assert!(provider.existing().is_empty() && journal.open_entries().is_empty());
+    }
+}
+
+fn a_create_that_failed_is_ruled_out() {
+    let (provider, journal, error) = rent(MemoryProvider::new().fault(Call::Create, [Fault::Fails]), None);
+    assert!(matches!(error, SupervisorError::Provider(_)), "{error}");
+    assert_eq!(count(&provider, Call::Create), 1);
+    assert!(count(&provider, Call::Find) > 2);
+    assert!(journal.open_entries().is_empty());
+}
+
+fn unknown_right_after_create_is_waited_for() {
+    let provider = MemoryProvider::new().fault(Call::Observe, [Fault::NotFound, Fault::NotFound, Fault::Nonsense]);
+    let (provider, _, error) = rent(provider, None);
+    assert!(matches!(error, SupervisorError::NotReachable { state: AllocationState::Running, .. }), "{error}");
+    assert!(provider.existing().is_empty());
+}
+
+fn an_end_that_is_ignored_stays_in_the_journal() {
+    let provider = MemoryProvider::new().fault(Call::Terminate, vec![Fault::Ignored; 10_000]);
+    let (provider, journal, error) = rent(provider, None);
+    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert_eq!(journal.open_entries().len(), provider.existing().len());
+    let proofs = block_on(Supervisor::new(provider, journal.clone()).patience(QUICK).recover()).unwrap();
+    assert_eq!(proofs[0].outcome, Cleanup::Unconfirmed);
+    assert_eq!(journal.open_entries().len(), 1);
+}
+
+fn above_the_cap_is_ended() {
+    // The offer fits, the allocation does not.
+    let provider = MemoryProvider::new().price(0.4);
+    let (provider, _, error) = rent(provider, Some(0.1));
+    assert!(matches!(error, SupervisorError::NoOffer { .. }), "{error}");
+    assert_eq!(count(&provider, Call::Create), 0);
+}
+
+fn no_capacity_leaves_nothing() {
+    let (_, journal, error) = rent(MemoryProvider::new().fault(Call::Create, [Fault::NoCapacity]), None);
+    assert!(matches!(error, SupervisorError::NoOffer { .. }), "{error}");
+    assert!(journal.open_entries().is_empty());
+}
+
+fn an_early_exit_is_told() {
+    let states = [AllocationState::Pulling, AllocationState::Exited(Some(7))];
+    let (provider, journal, error) = rent(MemoryProvider::new().boot(states), None);
+    assert!(error.to_string().contains("exit code 7"), "{error}");
+    assert!(provider.existing().is_empty() && journal.open_entries().is_empty());
+}

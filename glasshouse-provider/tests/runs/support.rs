@@ -1,0 +1,248 @@
+//! A workload that trains nothing, an attestor and a verifier that check only their binding, and a runner for tests in
+//! an executable that is also the agent and the segments.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use glasshouse_core::claims::{
+    ANTI_DEBUG_PROFILE, AntiDebug, AntiDebugLevel, Assurance, Claims, ContainerId, EvidenceKind, RuntimeState,
+};
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::evidence::{CpuEvidence, GpuEvidence};
+use glasshouse_core::fixed::{Digest32, Digest48, Digest64, Fixed};
+use glasshouse_core::host_memory::HostZeroizer;
+use glasshouse_core::package::{PackageBuilder, SealedPackage, Source};
+use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::secret::SecretBuffer;
+use glasshouse_core::traits::{
+    Appraisal, ArtifactSink, AttestError, Attestor, Binding, Device, Inputs, Progress, Unit, Verifier, Workload,
+    WorkloadError,
+};
+use glasshouse_core::transcript::{sha256, sha384};
+use glasshouse_provider::{Registry, SegmentContext};
+
+pub(crate) fn registry() -> Registry {
+    Registry::new()
+        .workload(Counting::default)
+        .attestor(EvidenceKind::Software, |_: &SegmentContext| Ok(Parrot))
+        .zeroizer(|device| (device == Device::Cpu).then(HostZeroizer::new))
+}
+
+pub(crate) fn container() -> ContainerId {
+    ContainerId { source: "boot-id".into(), value: "host:test".into() }
+}
+
+/// What [`Parrot`] measures in runs that are about something else: hashing this executable takes a while.
+pub(crate) const FIXED_MEASUREMENT: [u8; 32] = [7; 32];
+/// Says that such a run it is.
+pub(crate) const MEASURES_NOTHING: &str = "GLASSHOUSE_TEST_MEASURES_NOTHING";
+
+pub(crate) fn own_measurement() -> Digest32 {
+    if std::env::var_os(MEASURES_NOTHING).is_some() {
+        return Fixed(FIXED_MEASUREMENT);
+    }
+    sha256(std::fs::read("/proc/self/exe").unwrap())
+}
+
+/// Repeats what it is told, with claims that every test expects.
+pub(crate) struct Parrot;
+
+impl Attestor for Parrot {
+    fn measure(&self) -> Result<Claims, AttestError> {
+        Ok(Claims {
+            kind: EvidenceKind::Software,
+            image_digest: None,
+            container: container(),
+            runtime_measurement: own_measurement(),
+            anti_debug: AntiDebug {
+                profile: ANTI_DEBUG_PROFILE.into(),
+                level: AntiDebugLevel::Basic,
+                not_dumpable: true,
+                no_core_files: true,
+                no_tracer: true,
+                no_preload: true,
+                ptrace_scope: None,
+            },
+            state: RuntimeState::Ready,
+        })
+    }
+
+    fn gpu_evidence(&self, _nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
+        Ok(GpuEvidence::default())
+    }
+
+    fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
+        Ok(CpuEvidence::Software { jwt: report_data.to_string(), public_key: Fixed([0; 32]) })
+    }
+}
+
+/// Accepts what [`Parrot`] says when it is about this session.
+pub(crate) struct Listener {
+    pub(crate) refuse: bool,
+}
+
+impl Verifier for Listener {
+    fn kind(&self) -> EvidenceKind {
+        EvidenceKind::Software
+    }
+
+    fn policy_digest(&self) -> Digest48 {
+        sha384(b"listener")
+    }
+
+    fn appraise(
+        &self,
+        cpu: &CpuEvidence,
+        _gpus: &GpuEvidence,
+        binding: &Binding<'_>,
+        _now: UnixMillis,
+    ) -> Result<Appraisal, Refusal> {
+        match cpu {
+            CpuEvidence::Software { jwt, .. } if *jwt == binding.report_data.to_string() && !self.refuse => {
+                Ok(Appraisal { assurance: Assurance::SelfReported, claims: Vec::new(), relaxations: Vec::new() })
+            }
+            _ => Err(Refusal::new(Code::REPORT_DATA_MISMATCH, "this session's report data", "another")),
+        }
+    }
+}
+
+/// Adds the data up, again and again. What it is to do wrong stands in the entry `trouble`.
+#[derive(Default)]
+pub(crate) struct Counting {
+    data: Option<SecretBuffer>,
+    trouble: String,
+    done: u64,
+    sum: u64,
+}
+
+impl Workload for Counting {
+    fn name(&self) -> &'static str {
+        "counting"
+    }
+
+    fn unit(&self) -> Unit {
+        Unit::Epoch
+    }
+
+    fn launch_batch(&self) -> u64 {
+        2
+    }
+
+    fn method(&self) -> String {
+        // A segment that cannot do what the one before it did says so.
+        match self.trouble.as_str() {
+            "method" => format!("fallback of process {}", std::process::id()),
+            _ => "adding".to_owned(),
+        }
+    }
+
+    fn prepare(&mut self, mut inputs: Inputs, _device: Device) -> Result<(), WorkloadError> {
+        self.trouble = String::from_utf8_lossy(&inputs.take("trouble")?).into_owned();
+        self.data = Some(inputs.take("data")?);
+        Ok(())
+    }
+
+    fn advance(&mut self, units: u64) -> Result<Progress, WorkloadError> {
+        println!("what a workload prints must not get into the channel");
+        for _ in 0..units {
+            std::thread::sleep(Duration::from_millis(1));
+            let data = self.data.as_deref().ok_or(WorkloadError::Misuse { call: "advance", when: "before prepare" })?;
+            self.sum = self.sum.wrapping_add(data.iter().map(|b| u64::from(*b)).sum::<u64>());
+            self.done += 1;
+        }
+        match self.trouble.as_str() {
+            "panic" if self.done > 10 => panic!("asked to"),
+            "error" if self.done > 10 => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
+            _ => {}
+        }
+        Ok(Progress { done: self.done, total: None, loss: Some(1.0 / self.done as f64) })
+    }
+
+    fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
+        Ok(sha256(self.sum.to_le_bytes()))
+    }
+
+    fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+        if let Some(name) = self.trouble.strip_prefix("artifact ") {
+            sink.put(name, b"not what the owner thinks")?;
+        }
+        sink.put("empty.bin", b"")?;
+        sink.put("sum.bin", &self.sum.to_le_bytes().repeat(200_000))
+    }
+
+    fn release(&mut self) -> Result<(), WorkloadError> {
+        self.data = None;
+        Ok(())
+    }
+}
+
+/// Seals a package for [`Counting`].
+pub(crate) fn seal(folder: &std::path::Path, trouble: &str) -> (std::path::PathBuf, SealedPackage) {
+    let path = folder.join("job.package");
+    let sealed = PackageBuilder::new("counting")
+        .entry("data", Source::Slice(&[7; 100_000]))
+        .entry("trouble", Source::Slice(trouble.as_bytes()))
+        .minimum_assurance(Assurance::SelfReported)
+        .seal_to_file(&path)
+        .unwrap();
+    (path, sealed)
+}
+
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Processes whose parent this is, without zombies.
+pub(crate) fn children_of(parent: u32) -> Vec<u32> {
+    let stats = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let (_, rest) = stat.rsplit_once(')')?;
+        let mut fields = rest.split_whitespace();
+        let living = fields.next()? != "Z";
+        (living && fields.next()?.parse() == Ok(parent)).then_some(pid)
+    });
+    stats.collect()
+}
+
+/// Whether a process runs; a zombie does not.
+pub(crate) fn runs(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+pub(crate) fn kill(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let _ = rustix::process::kill_process(pid, signal);
+}
+
+/// Waits until `holds`, or gives up.
+pub(crate) fn eventually(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Duration {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < limit, "{what}: not within {limit:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    began.elapsed()
+}
+
+pub(crate) type Test = (&'static str, fn());
+
+/// Runs the tests whose names contain the first argument, one after the other, and exits like the usual harness.
+pub(crate) fn main(tests: &[Test]) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        tests.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let mut failed = 0;
+    let chosen = tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())));
+    for (name, test) in chosen {
+        let began = Instant::now();
+        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
+        println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, began.elapsed());
+        failed += i32::from(!passed);
+    }
+    std::process::exit(failed.min(1))
+}

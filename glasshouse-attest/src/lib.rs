@@ -6,10 +6,13 @@
 //! | attestor and verifier | assurance it can reach |
 //! | --- | --- |
 //! | [`software`] | `SelfReported`: the runtime measures itself, so a malicious host can forge all of it |
+//! | [`nvidia`] | appraises GPUs and switches, which `CpuTeeGpuCc` needs beside a CPU's quote |
 //!
 //! [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
 
 pub mod json;
 pub mod jws;
+pub mod nvidia;
 pub mod software;
 pub mod tamper;
+pub mod x509;

@@ -5,10 +5,13 @@
 //! cargo bench -p glasshouse-core --bench package --features aws-lc    # the same with the faster backend
 //! cargo bench -p glasshouse-core --bench package -- --large 4096      # seals and opens so many MiB, prints peak memory
 //! ```
-//! Speeds are per second of processor time, as openssl counts, so that they are what one core does even while others use
-//! the machine; with several threads they show what parallel work costs, and how far it scales is their ratio to one
-//! thread. Every repeat measures everything once, one after the other, and ratios are taken within a repeat: on a machine that
-//! others use too, medians of ratios are what can be compared. `taskset -c 0` pins the whole program, openssl included.
+//! Speeds are per second of processor time, kernel included, as openssl counts, so that they are what one core does even
+//! while others use the machine. Every repeat measures everything once, one after the other, and ratios are taken within
+//! a repeat: on a machine that others use too, medians of ratios are what can be compared. Scaling is the one figure by
+//! the clock: how much faster all cores are than one, and so what is left of the cores while others use them.
+//!
+//! "To nowhere" and "to a sink" throw the result away: what sealing and opening cost themselves. "To memory" adds what
+//! the destination costs: a copy to a vector, or fresh pages of secret memory and wiping them at the end.
 #![allow(clippy::print_stdout, clippy::expect_used, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -17,10 +20,14 @@ use std::process::Command;
 use std::time::Instant;
 
 use glasshouse_core::claims::Assurance;
-use glasshouse_core::package::{EntrySink, PackageBuilder, SealedPackage, Source, inspect, open, open_file, open_into};
+use glasshouse_core::package::{
+    EntrySink, Input, PackageBuilder, SealedPackage, Source, inspect, open, open_file, open_into,
+};
 use glasshouse_core::secret::SecretBuffer;
 
 const MIB: usize = 1 << 20;
+/// Bytes of a package's chunk.
+const CHUNK: usize = 256 << 10;
 const BACKEND: &str = if cfg!(feature = "aws-lc") { "aws-lc" } else { "aes-gcm" };
 
 fn main() {
@@ -28,84 +35,120 @@ fn main() {
     let value = |name: &str| arguments.iter().position(|a| a == name).and_then(|i| arguments.get(i + 1)?.parse().ok());
     match value("--large") {
         Some(mib) => large(mib),
-        None => table(value("--repeats").unwrap_or(7), value("--mib").unwrap_or(128)),
+        None => table(value("--repeats").unwrap_or(5), value("--mib").unwrap_or(256)),
     }
 }
 
-/// One thing that is measured, in MB/s, once per repeat.
+/// One thing that is measured, once per repeat.
 struct Row {
     name: String,
-    speeds: Vec<f64>,
+    threads: usize,
+    speeds: Vec<Speed>,
+}
+
+/// MB/s.
+#[derive(Clone, Copy)]
+struct Speed {
+    /// Per second of processor time.
+    processor: f64,
+    /// By the clock.
+    clock: f64,
 }
 
 fn table(repeats: usize, mib: usize) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool of one thread");
-    let all = rayon::ThreadPoolBuilder::new().num_threads(cores).build().expect("a pool of all cores");
+    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+    let (one, all) = (pool(1), pool(cores));
     let payload: Vec<u8> = (0..mib * MIB).map(|i| (i / 3 + i / 1021) as u8).collect();
     let mut rows: Vec<Row> = Vec::new();
     for repeat in 0..repeats {
         let mut speeds = vec![
-            ("openssl, blocks of 16 KiB".to_owned(), openssl(16 << 10)),
-            ("openssl, blocks of 1 MiB".to_owned(), openssl(MIB)),
-            (format!("{BACKEND} alone, seal, 1 MiB"), aead_alone(true)),
-            (format!("{BACKEND} alone, open, 1 MiB"), aead_alone(false)),
+            ("openssl, blocks of 16 KiB".to_owned(), 0, openssl(16 << 10)),
+            ("openssl, blocks of 1 MiB".to_owned(), 0, openssl(MIB)),
+            (format!("{BACKEND} alone, seal, 256 KiB"), 0, aead_alone(true)),
+            (format!("{BACKEND} alone, open, 256 KiB"), 0, aead_alone(false)),
+            ("BLAKE3 alone, 256 KiB".to_owned(), 0, hash_alone()),
         ];
         speeds.extend(one.install(|| packages(&payload, 1)));
         if cores > 1 {
             speeds.extend(all.install(|| packages(&payload, cores)));
         }
-        rows.resize_with(speeds.len(), || Row { name: String::new(), speeds: Vec::new() });
-        for (row, (name, speed)) in rows.iter_mut().zip(speeds) {
-            row.name = name;
+        rows.resize_with(speeds.len(), || Row { name: String::new(), threads: 0, speeds: Vec::new() });
+        for (row, (name, threads, speed)) in rows.iter_mut().zip(speeds) {
+            (row.name, row.threads) = (name, threads);
             row.speeds.push(speed);
         }
         println!("repeat {} of {repeats} done, load {}", repeat + 1, load());
     }
+    print_table(&rows, cores, mib, repeats);
+}
+
+fn print_table(rows: &[Row], cores: usize, mib: usize, repeats: usize) {
     println!("\n{} | {cores} cores | payload {mib} MiB | median of {repeats}", cpu());
-    println!("| what | MB per processor second | of openssl, 16 KiB |\n| --- | ---: | ---: |");
-    for row in &rows {
-        let ratios = row.speeds.iter().zip(&rows[0].speeds).map(|(own, openssl)| own / openssl).collect();
-        println!("| {} | {:.0} | {:.2} |", row.name, median(row.speeds.clone()), median(ratios));
+    println!(
+        "| what | threads | MB per processor second | of openssl, 16 KiB | of openssl, 1 MiB | scaling by the clock |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+    for row in rows {
+        let of = |base: &Row, of: fn(&Speed) -> f64| {
+            median(row.speeds.iter().zip(&base.speeds).map(|(own, base)| of(own) / of(base)).collect())
+        };
+        let speed = median(row.speeds.iter().map(|speed| speed.processor).collect());
+        let (small, large) = (of(&rows[0], |s| s.processor), of(&rows[1], |s| s.processor));
+        let single = rows.iter().find(|base| base.name == row.name && base.threads == 1 && row.threads > 1);
+        let scaling = single.map_or(String::new(), |base| format!("{:.2}", of(base, |s| s.clock)));
+        let threads = if row.threads == 0 { String::new() } else { row.threads.to_string() };
+        println!("| {} | {threads} | {speed:.0} | {small:.2} | {large:.2} | {scaling} |", row.name);
     }
 }
 
-fn packages(payload: &[u8], threads: usize) -> Vec<(String, f64)> {
-    let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 100 + MIB);
-    let mut sealed = None;
-    let name = |what| format!("package, {BACKEND}, {what}, {threads} thread{}", if threads == 1 { "" } else { "s" });
-    let seal = speed(payload.len(), || {
-        bytes.clear();
+fn packages(payload: &[u8], threads: usize) -> Vec<(String, usize, Speed)> {
+    let sealing = |out: &mut (dyn Write + Send)| {
         let builder = PackageBuilder::new("bench").minimum_assurance(Assurance::SelfReported);
-        sealed = Some(builder.entry("payload", Source::Slice(payload)).seal_to(&mut bytes).expect("sealed"));
+        builder.entry("payload", Source::Slice(payload)).seal_to(out).expect("sealed")
+    };
+    let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 100 + MIB);
+    let sealed = sealing(&mut bytes);
+    let digests = &sealed.digests;
+    let to_nowhere = speed(payload.len(), || drop(sealing(&mut io::sink())));
+    let mut copy = bytes.clone();
+    let to_vector = speed(payload.len(), || {
+        copy.clear();
+        sealing(&mut copy);
     });
-    let sealed = sealed.expect("sealed above");
-    let streamed = speed(payload.len(), || {
-        open_into(bytes.as_slice(), &sealed.data_key, &sealed.digests, &mut Count(0)).expect("opened");
+    drop(copy);
+    let to_sink = speed(payload.len(), || {
+        open_into(&bytes, &sealed.data_key, digests, &mut Count(0)).expect("opened");
+    });
+    let read = speed(payload.len(), || {
+        open_into(Input::reader(bytes.as_slice()), &sealed.data_key, digests, &mut Count(0)).expect("opened");
     });
     let to_memory = speed(payload.len(), || {
-        black_box(open(bytes.as_slice(), &sealed.data_key, &sealed.digests).expect("opened"));
+        black_box(open(&bytes, &sealed.data_key, digests).expect("opened"));
     });
     let digest = speed(payload.len(), || {
-        black_box(inspect(bytes.as_slice()).expect("a package"));
+        black_box(inspect(&bytes).expect("a package"));
     });
+    let row = |what: &str, speed| (format!("package, {what}"), threads, speed);
     vec![
-        (name("seal"), seal),
-        (name("open to a sink"), streamed),
-        (name("open to memory"), to_memory),
-        (name("digest only"), digest),
+        row("seal from memory to nowhere", to_nowhere),
+        row("seal from memory to a vector", to_vector),
+        row("open from memory to a sink", to_sink),
+        row("open from a reader to a sink", read),
+        row("open from memory to memory", to_memory),
+        row("digest only", digest),
     ]
 }
 
 /// The crate behind the backend, called as the package calls it, with nothing around it.
-fn aead_alone(sealing: bool) -> f64 {
-    let (mut text, mut out, aad, nonce) = (vec![7_u8; MIB], vec![0_u8; MIB], [1_u8; 48], [2_u8; 12]);
+fn aead_alone(sealing: bool) -> Speed {
+    let (mut text, mut out, aad, nonce) = (vec![7_u8; CHUNK], vec![0_u8; CHUNK], [1_u8; 48], [2_u8; 12]);
     #[cfg(not(feature = "aws-lc"))]
     {
         use aes_gcm::aead::{AeadInOut as _, inout::InOutBuf};
         let cipher = <aes_gcm::Aes256Gcm as aes_gcm::KeyInit>::new(&[3; 32].into());
         let tag = cipher.encrypt_inout_detached(&nonce.into(), &aad, text.as_mut_slice().into()).unwrap();
-        speed(MIB, || match sealing {
+        speed(CHUNK, || match sealing {
             true => drop(cipher.encrypt_inout_detached(&nonce.into(), &aad, out.as_mut_slice().into()).unwrap()),
             false => {
                 let buffers = InOutBuf::new(&text, &mut out).unwrap();
@@ -119,26 +162,39 @@ fn aead_alone(sealing: bool) -> f64 {
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[3; 32]).unwrap());
         let nonce = || Nonce::assume_unique_for_key(nonce);
         let tag = key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), &mut text).unwrap();
-        speed(MIB, || match sealing {
+        speed(CHUNK, || match sealing {
             true => drop(key.seal_in_place_separate_tag(nonce(), Aad::from(&aad), &mut out).unwrap()),
             false => key.open_separate_gather(nonce(), Aad::from(&aad), &text, tag.as_ref(), &mut out).unwrap(),
         })
     }
 }
 
-/// Seals so many MiB to a file, opens them to a sink, then to memory; prints peak memory (`VmHWM`) above each
+/// The hash behind the package digest.
+fn hash_alone() -> Speed {
+    let text = vec![7_u8; CHUNK];
+    speed(CHUNK, || {
+        black_box(blake3::hash(black_box(&text)));
+    })
+}
+
+/// Seals so many MiB from file to file, opens them to a sink, then to memory; prints peak memory (`VmHWM`) above each
 /// destination.
 fn large(mib: usize) {
     let bytes = (mib as u64) << 20;
     let folder = tempfile::tempdir().expect("a scratch folder");
     let file = folder.path().join("large.ghpkg");
+    let input = folder.path().join("input");
+    let mut written = std::fs::File::create(&input).expect("the input");
+    io::copy(&mut Pattern(0).take(bytes), &mut written).expect("a disk with room for twice the payload");
+    drop(written);
     let before = peak_kib();
     println!("{BACKEND}, {mib} MiB, resident before: {} MiB", before / 1024);
 
     let start = Instant::now();
-    let source = Source::Reader { read: Box::new(Pattern(0).take(bytes)), bytes };
-    let sealed = PackageBuilder::new("bench").entry("payload", source).seal_to_file(&file).expect("sealed");
-    report("sealed to a file and synced", bytes, start, before, 0);
+    let builder = PackageBuilder::new("bench").entry("payload", Source::File(input.clone()));
+    let sealed = builder.seal_to_file(&file).expect("sealed");
+    report("sealed from file to file and synced", bytes, start, before, 0);
+    std::fs::remove_file(&input).expect("removed");
 
     let start = Instant::now();
     let read = std::fs::File::open(&file).expect("the package");
@@ -177,11 +233,19 @@ struct Pattern(u64);
 
 impl Read for Pattern {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = buffer.len() / 8 * 8;
-        for word in buffer[..n].chunks_exact_mut(8) {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            word.copy_from_slice(&self.0.to_le_bytes());
+        let word = (self.0 / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        let rest = &word[(self.0 % 8) as usize..];
+        let n = match buffer.len() / 8 * 8 {
+            n if self.0.is_multiple_of(8) && n > 0 => n,
+            _ => rest.len().min(buffer.len()),
+        };
+        if n < 8 {
+            buffer[..n].copy_from_slice(&rest[..n]);
         }
+        for (i, word) in (self.0 / 8..).zip(buffer[..n].chunks_exact_mut(8)) {
+            word.copy_from_slice(&i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        }
+        self.0 += n as u64;
         Ok(n)
     }
 }
@@ -198,16 +262,18 @@ impl EntrySink for Count {
     }
 }
 
-/// MB per second of processor time, as `openssl speed` counts without `-elapsed`: what one core does, whoever else uses
-/// the machine. Over a third of a second after one call that warms up.
-fn speed(bytes: usize, mut f: impl FnMut()) -> f64 {
+/// MB per second, over a third of a second of processor time and one call at least, after one call that warms up.
+fn speed(bytes: usize, mut f: impl FnMut()) -> Speed {
     f();
-    let (start, mut calls) = (processor_seconds(), 0.0);
-    while processor_seconds() - start < 0.333 {
-        f();
-        calls += 1.0;
+    let (clock, start, mut done) = (Instant::now(), processor_seconds(), 0.0);
+    while done == 0.0 || processor_seconds() - start < 0.333 {
+        // Small blocks a MiB at a time, so that looking at the clock does not count.
+        for _ in 0..(MIB / bytes).max(1) {
+            f();
+            done += bytes as f64 / 1e6;
+        }
     }
-    calls * bytes as f64 / (processor_seconds() - start) / 1e6
+    Speed { processor: done / (processor_seconds() - start), clock: done / clock.elapsed().as_secs_f64() }
 }
 
 /// Processor time of all threads of this program (`/proc/self/task/*/schedstat`, nanoseconds).
@@ -220,13 +286,14 @@ fn processor_seconds() -> f64 {
     nanoseconds.sum::<f64>() / 1e9
 }
 
-/// MB/s of `openssl speed`, or NaN where there is no openssl.
-fn openssl(block: usize) -> f64 {
+/// `openssl speed`, or NaN where there is no openssl.
+fn openssl(block: usize) -> Speed {
     let arguments = ["speed", "-seconds", "1", "-bytes", &block.to_string(), "-evp", "aes-256-gcm"];
-    let Ok(output) = Command::new("openssl").args(arguments).output() else { return f64::NAN };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output = Command::new("openssl").args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     let last = text.lines().last().and_then(|line| line.split_whitespace().last()?.strip_suffix('k')?.parse().ok());
-    last.unwrap_or(f64::NAN) / 1000.0
+    let speed = last.unwrap_or(f64::NAN) / 1000.0;
+    Speed { processor: speed, clock: speed }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -32,8 +32,9 @@ pub const MAX_ENTRIES: usize = 1024;
 pub const MAX_NAME_BYTES: usize = 128;
 /// Most bytes of a public input's source.
 pub const MAX_SOURCE_BYTES: usize = 2048;
-/// Plaintext bytes per chunk unless the owner says otherwise.
-pub const DEFAULT_CHUNK_BYTES: u32 = 1 << 20;
+/// Plaintext bytes per chunk unless the owner says otherwise: a chunk stays in one core's cache, and a batch has enough of
+/// them for many cores.
+pub const DEFAULT_CHUNK_BYTES: u32 = 256 << 10;
 /// Smallest chunk.
 pub const MIN_CHUNK_BYTES: u32 = 4 << 10;
 /// Largest chunk.

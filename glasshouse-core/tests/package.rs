@@ -7,7 +7,7 @@ use glasshouse_core::claims::Assurance;
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::manifest::{ManifestError, PublicInput};
 use glasshouse_core::package::{
-    EntrySink, PackageBuilder, PackageDigests, PackageError, SealedPackage, Source, inspect, inspect_file, open,
+    EntrySink, Input, PackageBuilder, PackageDigests, PackageError, SealedPackage, Source, inspect, inspect_file, open,
     open_file, open_into,
 };
 use glasshouse_core::secret::{Secret, SecretBuffer};
@@ -71,6 +71,9 @@ fn batches_are_put_together_in_order() {
     assert!(*opened.entries["a"] == *a && *opened.entries["b"] == *b && *opened.entries["c"] == *c);
     assert!(opened.entries["d"].is_empty());
     assert_eq!(inspect(bytes.as_slice()).unwrap().digests, sealed.digests);
+    let read = open(Input::reader(bytes.as_slice()), &sealed.data_key, &sealed.digests).unwrap();
+    assert!(read.entries.iter().all(|(name, content)| **content == *opened.entries[name]));
+    assert_eq!(inspect(Input::reader(bytes.as_slice())).unwrap().digests, sealed.digests);
 
     let start = bytes.len() - sealed.manifest.ciphertext_bytes as usize;
     let place = |i: usize| start + i * SEALED_CHUNK..start + (i + 1) * SEALED_CHUNK;
@@ -272,6 +275,8 @@ fn failures_of_others_are_said_and_are_no_refusals() {
     let (sealed, bytes, _) = example(1);
     let error = open_into(bytes.as_slice(), &sealed.data_key, &sealed.digests, &mut Broken).unwrap_err();
     assert_eq!(error.to_string(), "entry data.bin was not taken: the sink is full");
-    let error = open(Broken, &sealed.data_key, &sealed.digests).err().unwrap();
+    let error = inspect(Input::reader(&bytes[..bytes.len() - 1])).unwrap_err();
+    assert!(matches!(error, PackageError::Truncated { what: "ciphertext", .. }), "{error}");
+    let error = open(Input::reader(Broken), &sealed.data_key, &sealed.digests).err().unwrap();
     assert_eq!(error.to_string(), "the package cannot be read: the disk is gone");
 }

@@ -4,6 +4,7 @@
 //! or knows a concrete attestor.
 
 mod agent;
+mod artifact_name;
 mod bundle;
 pub mod client;
 mod clock;

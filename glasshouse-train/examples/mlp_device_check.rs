@@ -10,7 +10,6 @@
 #[path = "../tests/criterion/mod.rs"]
 mod criterion;
 
-use std::error::Error;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 

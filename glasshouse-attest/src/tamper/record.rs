@@ -238,6 +238,7 @@ fn row(run: Nonce32, session: Nonce32, raw_session: Nonce32, units: u64) -> Row 
         phases: vec![Phase { name: Label::lossy("steady"), seconds }],
         weights_after_warm_up: Some(Digest32::from([6; 32])),
         weights_at_end: Some(Digest32::from([7; 32])),
+        method: Some("cpu".to_owned()),
         device: Device::Cpu,
         gpu: None,
         instance: "here".to_owned(),

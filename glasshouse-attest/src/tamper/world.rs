@@ -241,6 +241,9 @@ impl GateStore for AuditStore {
         self.commits.fetch_add(1, Ordering::SeqCst);
         self.inner.commit(release)
     }
+    fn sessions(&self) -> Result<Vec<Nonce32>, StoreError> {
+        self.inner.sessions()
+    }
     fn committed(&self, session: &Nonce32) -> Result<Option<CommittedRelease>, StoreError> {
         self.inner.committed(session)
     }

@@ -10,8 +10,8 @@
 use zeroize::Zeroizing;
 
 use super::config::{GateError, OwnerConfig};
-use crate::fixed::Blob;
-use crate::protocol::{ReleaseKeys, SealedArtifact, decode, encode, open_artifact, seal_artifact};
+use crate::fixed::{Blob, Nonce32};
+use crate::protocol::{ReleaseKeys, ResultKey, SealedArtifact, decode, encode, open_artifact, seal_artifact};
 use crate::refusal::{Code, Refusal};
 use crate::secret::Secret;
 
@@ -27,9 +27,13 @@ pub(super) fn seal_channel_keys(config: &OwnerConfig, keys: &ReleaseKeys) -> Res
     Ok(Blob(encode(&sealed)))
 }
 
-pub(super) fn open_channel_keys(config: &OwnerConfig, sealed: &Blob) -> Result<ReleaseKeys, GateError> {
+pub(super) fn open_channel_keys(
+    result_key: &ResultKey,
+    session: &Nonce32,
+    sealed: &Blob,
+) -> Result<ReleaseKeys, GateError> {
     let sealed: SealedArtifact = decode("sealed channel keys", &sealed.0, 4096)?;
-    let mut both = open_artifact(&config.result_key, &config.session, CHANNEL_KEYS, &sealed)?;
+    let mut both = open_artifact(result_key, session, CHANNEL_KEYS, &sealed)?;
     let seen = format!("{} bytes", both.len());
     let malformed = || Refusal::new(Code::MESSAGE_MALFORMED, "two channel keys", seen);
     match both.split_first_chunk_mut::<32>() {

@@ -123,6 +123,10 @@ impl GateStore for FileGateStore {
         Ok(())
     }
 
+    fn sessions(&self) -> Result<Vec<Nonce32>, StoreError> {
+        Ok(self.inner()?.state.sessions())
+    }
+
     fn committed(&self, session: &Nonce32) -> Result<Option<CommittedRelease>, StoreError> {
         Ok(self.inner()?.state.committed(session))
     }
@@ -239,5 +243,6 @@ mod tests {
         let session = Nonce32::from([1; 32]);
         store.commit(&release(session)).unwrap();
         assert!(matches!(store.commit(&release(session)), Err(StoreError::AlreadyReleased { .. })));
+        assert_eq!(store.sessions().unwrap(), [session]);
     }
 }

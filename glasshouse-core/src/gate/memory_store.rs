@@ -47,6 +47,10 @@ impl State {
         self.releases.insert(release.session, release);
     }
 
+    pub(super) fn sessions(&self) -> Vec<Nonce32> {
+        self.releases.keys().copied().collect()
+    }
+
     pub(super) fn committed(&self, session: &Nonce32) -> Option<CommittedRelease> {
         self.releases.get(session).cloned()
     }
@@ -90,6 +94,10 @@ impl GateStore for MemoryGateStore {
         state.may_commit(&release.session)?;
         state.commit(release.clone());
         Ok(())
+    }
+
+    fn sessions(&self) -> Result<Vec<Nonce32>, StoreError> {
+        Ok(self.state().sessions())
     }
 
     fn committed(&self, session: &Nonce32) -> Result<Option<CommittedRelease>, StoreError> {

@@ -11,10 +11,12 @@ mod file_store;
 mod memory_store;
 mod session;
 mod store;
+mod stored;
 
 pub(crate) use appraise::check_claims;
 pub use config::{GateError, LeaseTerms, OwnerConfig, PackageKey};
 pub use file_store::FileGateStore;
 pub use memory_store::MemoryGateStore;
-pub use session::{OwnerSession, SessionRecordParts};
+pub use session::OwnerSession;
 pub use store::{BurnOutcome, CommittedRelease, GateStore, StoreError};
+pub use stored::{SessionRecordParts, StoredSession};

@@ -13,15 +13,16 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::appraise::appraise;
-use super::channel_keys::{open_channel_keys, seal_channel_keys};
+use super::channel_keys::seal_channel_keys;
 use super::config::{GateError, OwnerConfig};
 use super::store::{BurnOutcome, CommittedRelease, GateStore};
+use super::stored::{SessionRecordParts, StoredSession};
 use crate::channel::{Command, EventBody, EventHeader, OwnerChannel, SealedRecord, genesis};
 use crate::clock::Now;
 use crate::fixed::{Blob, Digest48, Nonce32};
 use crate::protocol::{
     Challenge, EvidenceMessage, LaunchKeys, Lease, Release, ReleaseContext, SUITES, SealedArtifact, Signed, VERSION,
-    Verdict, decode, encode, open_artifact, seal_release,
+    Verdict, encode, open_artifact, seal_release,
 };
 use crate::refusal::{Code, Refusal};
 use crate::traits::{Appraisal, Verifier};
@@ -33,31 +34,13 @@ struct Pending {
     issued: Duration,
 }
 
-struct Released {
-    committed: CommittedRelease,
-    verdict: Verdict,
-    channel: OwnerChannel,
-}
-
-/// What of a session goes into the record.
-pub struct SessionRecordParts<'a> {
-    /// The signed challenge.
-    pub challenge: &'a Blob,
-    /// The signed evidence.
-    pub evidence: &'a Blob,
-    /// The release as sent; its verdict is signed, its ciphertext stays out of any record.
-    pub release: &'a Blob,
-    /// The channel with every event.
-    pub channel: &'a OwnerChannel,
-}
-
 /// The gate's side of one session.
 pub struct OwnerSession {
     config: OwnerConfig,
     store: Arc<dyn GateStore>,
     verifier: Arc<dyn Verifier>,
     pending: Option<Pending>,
-    released: Option<Released>,
+    released: Option<StoredSession>,
 }
 
 impl OwnerSession {
@@ -67,9 +50,9 @@ impl OwnerSession {
     /// [`GateError::Store`]; a refusal when what the store has does not fit the keys.
     pub fn new(config: OwnerConfig, store: Arc<dyn GateStore>, verifier: Arc<dyn Verifier>) -> Result<Self, GateError> {
         let mut session = Self { config, store, verifier, pending: None, released: None };
-        if let Some(committed) = session.store.committed(&session.config.session)? {
-            session.released = Some(session.resume(committed)?);
-        }
+        let config = &session.config;
+        let gate_key = config.gate_key.public();
+        session.released = StoredSession::open(&*session.store, &config.session, &gate_key, &config.result_key)?;
         Ok(session)
     }
 
@@ -184,12 +167,7 @@ impl OwnerSession {
 
     /// What goes into the record, once there is a release.
     pub fn record_parts(&self) -> Option<SessionRecordParts<'_>> {
-        self.released.as_ref().map(|released| SessionRecordParts {
-            challenge: &released.committed.challenge,
-            evidence: &released.committed.evidence,
-            release: &released.committed.release,
-            channel: &released.channel,
-        })
+        self.released.as_ref().map(StoredSession::record_parts)
     }
 
     /// The session's id.
@@ -277,22 +255,8 @@ impl OwnerSession {
         };
         // Durable before it is returned: after a crash the gate can only repeat these bytes.
         self.store.commit(&committed)?;
-        self.released = Some(Released { committed, verdict, channel });
+        self.released = Some(StoredSession { committed, verdict, channel });
         Ok(release)
-    }
-
-    fn resume(&self, committed: CommittedRelease) -> Result<Released, GateError> {
-        let config = &self.config;
-        let release: Release = decode("release", &committed.release.0, Release::LIMIT)?;
-        let verdict = release.verdict.verify(&config.gate_key.public())?;
-        let message = Signed::<EvidenceMessage>::from_bytes(&committed.evidence.0)?.peek()?;
-        let keys = open_channel_keys(config, &committed.channel)?;
-        let start = genesis(&verdict.t, &release.verdict);
-        let mut channel = OwnerChannel::new(config.session, message.event_key, keys, 0, start);
-        for record in self.store.kept(&config.session)? {
-            channel.accept(&record)?;
-        }
-        Ok(Released { committed, verdict, channel })
     }
 }
 

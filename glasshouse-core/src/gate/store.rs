@@ -76,7 +76,8 @@ pub enum StoreError {
 /// - When a call that changes something returns, the change survives a crash of this process and, for a durable store,
 ///   of the machine.
 /// - `burn` gives [`BurnOutcome::Fresh`] at most once for a nonce, over all crashes.
-/// - `commit` succeeds at most once for a session; afterwards `committed` gives exactly what was committed.
+/// - `commit` succeeds at most once for a session; afterwards `committed` gives exactly what was committed
+///   and `sessions` names the session.
 /// - `keep` and `kept` are first in, first out, by session.
 pub trait GateStore: Send + Sync {
     /// Remembers a nonce as issued. Gives how many were issued for the session, this one included.
@@ -87,6 +88,9 @@ pub trait GateStore: Send + Sync {
 
     /// Makes a release durable.
     fn commit(&self, release: &CommittedRelease) -> Result<(), StoreError>;
+
+    /// The sessions that have a release, in no order.
+    fn sessions(&self) -> Result<Vec<Nonce32>, StoreError>;
 
     /// The release of a session.
     fn committed(&self, session: &Nonce32) -> Result<Option<CommittedRelease>, StoreError>;

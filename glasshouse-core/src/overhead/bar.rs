@@ -33,6 +33,8 @@ pub enum Exclusion {
     WeightsDiffer,
     /// The segments did not run on one instance and device.
     InstanceDiffers,
+    /// The segments did not all train in the same way.
+    MethodDiffers,
 }
 
 impl Exclusion {
@@ -48,6 +50,7 @@ impl Exclusion {
             Self::WeightsUnknown => "weights-unknown",
             Self::WeightsDiffer => "weights-differ",
             Self::InstanceDiffers => "instance-differs",
+            Self::MethodDiffers => "method-differs",
         }
     }
 
@@ -75,6 +78,10 @@ impl Exclusion {
             Self::InstanceDiffers => {
                 "the segments ran on different instances or devices; measure both on one allocation"
             }
+            Self::MethodDiffers => {
+                "the segments trained in different ways, one of them by a fallback, so they did not do the same work; \
+                 look at its log"
+            }
         }
     }
 }
@@ -95,6 +102,8 @@ pub(super) fn exclusions(run: &Measurement, facts: &RowFacts) -> Vec<Exclusion> 
     };
     let all_complete = |mode| run.segments.iter().filter(|s| s.mode() == mode).all(|s| complete(&s));
     let has = |mode| run.segments.iter().any(|s| s.mode() == mode);
+    // A segment that measured nothing says no method; that it is incomplete stands in a reason of its own.
+    let methods: BTreeSet<_> = run.segments.iter().filter_map(|s| s.method.as_deref()).collect();
     let digests: BTreeSet<_> = run.segments.iter().filter_map(|s| s.weights_after_warm_up).collect();
 
     let mut reasons = BTreeSet::new();
@@ -108,6 +117,7 @@ pub(super) fn exclusions(run: &Measurement, facts: &RowFacts) -> Vec<Exclusion> 
     bar(follows_order(run), Exclusion::OrderNotFollowed);
     bar(run.segments.iter().all(|s| s.weights_after_warm_up.is_some()), Exclusion::WeightsUnknown);
     bar(digests.len() <= 1, Exclusion::WeightsDiffer);
+    bar(methods.len() <= 1, Exclusion::MethodDiffers);
     reasons.extend(fact_exclusions(facts));
     reasons.into_iter().collect()
 }

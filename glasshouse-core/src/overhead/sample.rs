@@ -114,6 +114,8 @@ pub struct SegmentSample {
     pub weights_after_warm_up: Option<Digest32>,
     /// SHA-256 of the weights at the end.
     pub weights_at_end: Option<Digest32>,
+    /// How it trained, in the workload's words (`cpu-fused`); nothing when it measured nothing. Compared.
+    pub method: Option<String>,
     /// Where it computed.
     pub device: Device,
     /// The GPU, on a GPU.

@@ -41,6 +41,7 @@ pub(crate) fn measurement(order: Order, repeats: u16, seconds: f64, rates: impl 
             phases: phases.into_iter().map(|(n, s)| Phase { name: Label::lossy(n), seconds: s }).collect(),
             weights_after_warm_up: Some(Digest32::from([7; 32])),
             weights_at_end: None,
+            method: Some("cpu".to_owned()),
             device: Device::Cpu,
             gpu: None,
             instance: "boot-id:1".to_owned(),
@@ -100,6 +101,7 @@ fn defects() -> Vec<(Exclusion, Measurement)> {
         (Exclusion::WeightsDiffer, with(&|m| m.segments[5].weights_after_warm_up = Some(Digest32::from([8; 32])))),
         (Exclusion::InstanceDiffers, with(&|m| m.segments[7].instance = "boot-id:2".to_owned())),
         (Exclusion::InstanceDiffers, with(&|m| m.segments[7].device = Device::Cuda)),
+        (Exclusion::MethodDiffers, with(&|m| m.segments[2].method = Some("eager, because it was asked".to_owned()))),
     ]
 }
 

@@ -8,13 +8,12 @@
 )]
 
 use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
-use super::batch::Batch;
+use super::batch::{Batching, Sealed};
 use super::digest::PackageHasher;
 use super::layout::{fill, header, read_header};
-use super::{PackageDigests, PackageError};
+use super::{Input, PackageDigests, PackageError};
 use crate::manifest::Manifest;
 use crate::transcript::sha384;
 
@@ -33,18 +32,20 @@ pub struct Inspection {
 ///
 /// # Errors
 /// [`PackageError`] when it is no package, truncated or extended. Forged chunks show only in the digest.
-pub fn inspect(mut read: impl Read + Send) -> Result<Inspection, PackageError> {
+pub fn inspect<'i>(package: impl Into<Input<'i>>) -> Result<Inspection, PackageError> {
+    let mut read = package.into();
     let manifest_bytes = read_header(&mut read)?;
     let manifest = Manifest::from_bytes(&manifest_bytes)?;
     let layout = manifest.layout()?;
     let mut hasher = PackageHasher::new(&manifest_bytes, layout.ciphertext_bytes());
-    let (mut hashing, mut next) = (Batch::new(&layout), Batch::new(&layout));
+    let batching = Batching::new(&layout);
+    let (mut hashing, mut next) = (Sealed::new(batching), Sealed::new(batching));
     hashing.read(0, &mut read)?;
     while !hashing.is_empty() {
         let after = hashing.end();
-        let (hashes, moved) = rayon::join(|| hashing.hashes(), || next.read(after, &mut read));
+        let (leaves, moved) = rayon::join(|| hashing.leaves(), || next.read(after, &mut read));
         moved?;
-        hashes.iter().for_each(|hash| hasher.add(hash));
+        leaves.iter().for_each(|leaf| hasher.add(leaf));
         std::mem::swap(&mut hashing, &mut next);
     }
     if fill(&mut read, &mut [0])? != 0 {

@@ -84,6 +84,11 @@ impl Layout {
         chunk.saturating_mul(self.sealed_chunk_bytes() as u64).min(self.ciphertext_bytes())
     }
 
+    /// Plaintext bytes that lie before a chunk.
+    pub(super) fn plaintext_before(&self, chunk: u64) -> u64 {
+        chunk.saturating_mul(self.chunk_bytes as u64).min(self.plaintext_bytes)
+    }
+
     fn checked_ciphertext_bytes(&self) -> Option<u64> {
         self.plaintext_bytes.checked_add(self.chunks.checked_mul(TAG_BYTES as u64)?)
     }

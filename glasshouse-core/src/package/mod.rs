@@ -27,15 +27,30 @@
 //! | an authentic package other than the expected one | [`PackageError::DigestMismatch`] |
 //!
 //! A package of one chunk whose chunk was changed is `Unopenable`: no other chunk shows that the key is right.
+//!
+//! # The package digest
+//!
+//! ```text
+//! leaf(i)        = BLAKE3-256(chunk(i)), ciphertext and tag
+//! package digest = SHA-384("gh/package/1" || LP(manifest) || u64(ciphertext bytes) || leaf(0) || ... || leaf(n-1))
+//! ```
+//! It covers every byte of the package and needs no key. A SHA-384 over all ciphertext would run at 0.75 GB/s on one
+//! core while the others wait; BLAKE3 runs at eight times that on every core. Opening checks each chunk's tag and makes
+//! its leaf in one task, while the chunk is in that core's cache, and compares the digest before anything is handed
+//! over. The tags alone would not do: they bind the ciphertext only against those who do not have the data key, and the
+//! digest in T must name one package for them too.
 
 pub(crate) mod aead;
 mod batch;
+mod destination;
+mod diagnose;
 mod digest;
 mod error;
+mod input;
 mod inspect;
-mod lanes;
 mod layout;
 mod open;
+mod plaintext;
 mod seal;
 mod stream;
 #[cfg(test)]
@@ -43,11 +58,14 @@ mod vectors;
 
 use serde::{Deserialize, Serialize};
 
+pub use destination::EntrySink;
 pub use error::PackageError;
+pub use input::Input;
 pub use inspect::{Inspection, inspect, inspect_file};
 pub use layout::Layout;
-pub use open::{EntrySink, OpenedPackage, open, open_file, open_into};
-pub use seal::{PackageBuilder, SealedPackage, Source};
+pub use open::{OpenedPackage, open, open_file, open_into};
+pub use plaintext::Source;
+pub use seal::{PackageBuilder, SealedPackage};
 
 use crate::fixed::Digest48;
 
@@ -55,7 +73,7 @@ use crate::fixed::Digest48;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PackageDigests {
-    /// Over the manifest and all ciphertext; see the module's documentation of the digest.
+    /// Over the manifest and all ciphertext; see the documentation of [this module](self).
     pub package: Digest48,
     /// SHA-384 of the manifest.
     pub manifest: Digest48,

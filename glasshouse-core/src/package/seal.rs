@@ -1,41 +1,22 @@
 //! Sealing: from memory, files and readers, to a writer or a file.
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 use rayon::prelude::*;
-use zeroize::Zeroizing;
 
-use super::batch::Batch;
-use super::digest::{PackageHasher, chunk_hash};
-use super::layout::{Layout, fill, header, index};
+use super::batch::{Batching, Room};
+use super::digest::{Leaf, PackageHasher, leaf};
+use super::layout::{Layout, header};
+use super::plaintext::{Pieces, Plaintext, Source};
 use super::stream::Stream;
 use super::{PackageDigests, PackageError};
 use crate::claims::Assurance;
 use crate::fixed::Fixed;
 use crate::manifest::{DEFAULT_CHUNK_BYTES, MANIFEST_FORMAT, Manifest, PublicInput, check_chunk_bytes};
-use crate::secret::{Secret, SecretBuffer};
+use crate::secret::Secret;
 use crate::transcript::sha384;
-
-/// Where the content of an entry comes from. It is read once, from front to back.
-#[non_exhaustive]
-pub enum Source<'a> {
-    /// Bytes that the package takes over and wipes.
-    Memory(SecretBuffer),
-    /// Bytes that stay with the caller.
-    Slice(&'a [u8]),
-    /// A regular file. Its length must not change while it is sealed.
-    File(PathBuf),
-    /// Anything that reads exactly so many bytes.
-    Reader {
-        /// The content.
-        read: Box<dyn Read + Send + 'a>,
-        /// Its length.
-        bytes: u64,
-    },
-}
 
 /// A package in the making.
 pub struct PackageBuilder<'a> {
@@ -60,7 +41,7 @@ pub struct SealedPackage {
 }
 
 impl<'a> PackageBuilder<'a> {
-    /// A package for a workload: no entries, private data, chunks of 1 MiB, minimum assurance
+    /// A package for a workload: no entries, private data, chunks of 256 KiB, minimum assurance
     /// [`Assurance::CpuTeeGpuCc`] until a lower one is asked for.
     pub fn new(workload: impl Into<String>) -> Self {
         Self {
@@ -108,7 +89,7 @@ impl<'a> PackageBuilder<'a> {
         self
     }
 
-    /// Seals to a writer. Needs 48 MiB of memory however much is sealed. When it fails, what was written is not a
+    /// Seals to a writer. Needs up to 48 MiB of memory however much is sealed. When it fails, what was written is not a
     /// package and must be thrown away; [`seal_to_file`](Self::seal_to_file) does so.
     ///
     /// # Errors
@@ -140,17 +121,17 @@ impl<'a> PackageBuilder<'a> {
     }
 
     /// Seals with given randomness: vectors need it, and nobody else may have it.
-    pub(super) fn seal_with(self, fresh: Fresh, mut out: impl Write + Send) -> Result<SealedPackage, PackageError> {
+    pub(super) fn seal_with(mut self, fresh: Fresh, mut out: impl Write + Send) -> Result<SealedPackage, PackageError> {
         check_chunk_bytes(self.chunk_bytes)?;
         let Fresh { data_key, package_id, nonce_prefix } = fresh;
-        let (plaintext, plaintext_bytes) = Plaintext::new(self.entries)?;
+        let (plaintext, plaintext_bytes) = Plaintext::new(&mut self.entries)?;
         let layout = Layout::of_plaintext(self.chunk_bytes, plaintext_bytes)
             .ok_or(PackageError::TooLarge { bytes: plaintext_bytes, chunk_bytes: self.chunk_bytes })?;
         let manifest = Manifest {
             format: MANIFEST_FORMAT.to_owned(),
             package_id,
             workload: self.workload,
-            entries: plaintext.entries.iter().map(|entry| entry.name.clone()).collect(),
+            entries: plaintext.names().map(str::to_owned).collect(),
             public_inputs: self.public_inputs,
             public_data: self.public_data,
             minimum_assurance: self.minimum_assurance,
@@ -189,27 +170,30 @@ fn seal_chunks(
     hasher: &mut PackageHasher,
     out: &mut (impl Write + Send),
 ) -> Result<(), PackageError> {
-    let (mut sealed, mut sealing, mut next) = (Batch::new(layout), Batch::new(layout), Batch::new(layout));
-    plaintext.fill(&mut sealing, 0)?;
+    let batching = Batching::new(layout);
+    let (mut sealed, mut sealing, mut next) = (Room::new(batching), Room::new(batching), Room::new(batching));
+    let mut pieces = plaintext.fill(&mut sealing, 0)?;
     while !sealing.is_empty() {
         let after = sealing.end();
-        let (hashes, moved) = rayon::join(
+        let (leaves, filled) = rayon::join(
             || {
-                let seal = |(chunk, bytes): (u64, &mut [u8])| stream.seal(chunk, bytes).map(|()| chunk_hash(bytes));
-                sealing.par_chunks_mut().map(seal).collect::<Option<Vec<_>>>()
+                let chunks = sealing.par_chunks().zip(&pieces);
+                chunks
+                    .map(|((chunk, text), pieces)| seal_chunk(stream, chunk, text, pieces))
+                    .collect::<Option<Vec<_>>>()
             },
             || {
                 write(out, sealed.bytes())?;
                 plaintext.fill(&mut next, after)
             },
         );
-        moved?;
+        pieces = filled?;
         // Cannot be for a valid layout; were it, the chunk would stay unsealed and must not be written.
-        let hashes = hashes.ok_or(PackageError::TooLarge {
+        let leaves = leaves.ok_or(PackageError::TooLarge {
             bytes: layout.plaintext_bytes(),
             chunk_bytes: u32::try_from(layout.chunk_bytes()).unwrap_or(u32::MAX),
         })?;
-        hashes.iter().for_each(|hash| hasher.add(hash));
+        leaves.iter().for_each(|leaf| hasher.add(leaf));
         std::mem::swap(&mut sealed, &mut sealing);
         std::mem::swap(&mut sealing, &mut next);
     }
@@ -217,140 +201,16 @@ fn seal_chunks(
     write(out, sealed.bytes())
 }
 
+/// Puts the rest of the plaintext in its place and seals it there: copying first costs a few per cent, and `aes-gcm`
+/// encrypts in place faster than from one buffer to another unless it is optimized across crates.
+fn seal_chunk(stream: &Stream, chunk: u64, text_and_tag: &mut [u8], pieces: &Pieces<'_>) -> Option<Leaf> {
+    for (at, piece) in pieces {
+        text_and_tag.get_mut(*at..at.checked_add(piece.len())?)?.copy_from_slice(piece);
+    }
+    stream.seal(chunk, text_and_tag)?;
+    Some(leaf(text_and_tag))
+}
+
 fn write(out: &mut impl Write, bytes: &[u8]) -> Result<(), PackageError> {
     out.write_all(bytes).map_err(|source| PackageError::Write { source })
-}
-
-/// The index, then the contents of all entries.
-struct Plaintext<'a> {
-    index: Zeroizing<Vec<u8>>,
-    index_done: usize,
-    entries: VecDeque<Entry<'a>>,
-}
-
-struct Entry<'a> {
-    name: String,
-    source: Source<'a>,
-    bytes: u64,
-    done: u64,
-    open: Option<File>,
-}
-
-impl<'a> Plaintext<'a> {
-    /// Looks at the lengths of all sources; gives the length of everything.
-    fn new(entries: Vec<(String, Source<'a>)>) -> Result<(Self, u64), PackageError> {
-        let entries = entries.into_iter().map(|(name, source)| Entry::new(name, source));
-        let entries = entries.collect::<Result<VecDeque<_>, _>>()?;
-        let index = index(entries.iter().map(|entry| (entry.name.as_str(), entry.bytes)));
-        let contents = entries.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.bytes));
-        let bytes = contents.saturating_add(index.len() as u64);
-        Ok((Self { index, index_done: 0, entries }, bytes))
-    }
-
-    /// Fills a batch with the chunks from `first` on.
-    fn fill(&mut self, batch: &mut Batch, first: u64) -> Result<(), PackageError> {
-        batch.start(first);
-        batch.texts_mut().try_for_each(|text| self.fill_text(text))
-    }
-
-    fn fill_text(&mut self, mut text: &mut [u8]) -> Result<(), PackageError> {
-        let index = self.index.get(self.index_done..).unwrap_or_default();
-        let n = index.len().min(text.len());
-        let (start, rest) = text.split_at_mut(n);
-        start.copy_from_slice(index.get(..n).unwrap_or_default());
-        self.index_done = self.index_done.saturating_add(n);
-        text = rest;
-        while let (false, Some(entry)) = (text.is_empty(), self.entries.front_mut()) {
-            let n = usize::try_from(entry.left()).unwrap_or(usize::MAX).min(text.len());
-            let (now, rest) = text.split_at_mut(n);
-            entry.read(now)?;
-            text = rest;
-            if entry.left() == 0 {
-                entry.end()?;
-                self.entries.pop_front();
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends what holds nothing: empty entries after the last byte.
-    fn finish(&mut self) -> Result<(), PackageError> {
-        self.entries.iter_mut().try_for_each(Entry::end)
-    }
-}
-
-impl<'a> Entry<'a> {
-    fn new(name: String, source: Source<'a>) -> Result<Self, PackageError> {
-        let bytes = match &source {
-            Source::Memory(bytes) => bytes.len() as u64,
-            Source::Slice(bytes) => bytes.len() as u64,
-            Source::Reader { bytes, .. } => *bytes,
-            Source::File(path) => match path.metadata() {
-                Ok(data) if data.is_file() => data.len(),
-                Ok(_) => {
-                    let source = io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file");
-                    return Err(PackageError::File { path: path.clone(), source });
-                }
-                Err(source) => return Err(PackageError::File { path: path.clone(), source }),
-            },
-        };
-        Ok(Self { name, source, bytes, done: 0, open: None })
-    }
-
-    fn left(&self) -> u64 {
-        self.bytes.saturating_sub(self.done)
-    }
-
-    /// Reads exactly so much.
-    fn read(&mut self, text: &mut [u8]) -> Result<(), PackageError> {
-        let start = usize::try_from(self.done).unwrap_or(usize::MAX);
-        let from_memory = |bytes: &[u8], text: &mut [u8]| match bytes.get(start..start.saturating_add(text.len())) {
-            Some(piece) => {
-                text.copy_from_slice(piece);
-                Ok(text.len())
-            }
-            None => Ok(0),
-        };
-        let seen = match &mut self.source {
-            Source::Memory(bytes) => from_memory(bytes, text),
-            Source::Slice(bytes) => from_memory(bytes, text),
-            Source::Reader { read, .. } => fill(read, text),
-            Source::File(path) => {
-                if self.open.is_none() {
-                    let opened = File::open(&*path);
-                    self.open = Some(opened.map_err(|source| PackageError::File { path: path.clone(), source })?);
-                }
-                self.open.as_mut().map_or(Ok(0), |file| fill(file, text))
-            }
-        };
-        let seen = seen.map_err(|error| self.unreadable(error))?;
-        self.done = self.done.saturating_add(seen as u64);
-        if seen == text.len() { Ok(()) } else { Err(self.changed()) }
-    }
-
-    /// Makes sure that nothing follows what was sealed: a source that grew is not the one that was asked for.
-    fn end(&mut self) -> Result<(), PackageError> {
-        let mut one = Zeroizing::new([0; 1]);
-        let more = match (&mut self.source, &mut self.open) {
-            (Source::Reader { read, .. }, _) => fill(read, one.as_mut_slice()),
-            (_, Some(file)) => fill(file, one.as_mut_slice()),
-            _ => Ok(0),
-        };
-        match more {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(self.changed()),
-            Err(error) => Err(self.unreadable(error)),
-        }
-    }
-
-    fn changed(&self) -> PackageError {
-        PackageError::SourceChanged { name: self.name.clone(), expected: self.bytes }
-    }
-
-    fn unreadable(&self, error: PackageError) -> PackageError {
-        match error {
-            PackageError::Read { source } => PackageError::Source { name: self.name.clone(), source },
-            other => other,
-        }
-    }
 }

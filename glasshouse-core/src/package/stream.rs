@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::aead::{Aead as _, Aes256Gcm, Forged, Nonce};
-use super::batch::BATCH_BYTES;
+use super::batch::MAX_BATCH_BYTES;
 use super::layout::{Layout, TAG_BYTES};
 use crate::fixed::{Digest48, Fixed};
 use crate::secret::Secret;
@@ -62,7 +62,7 @@ impl Stream {
         let near = (1..=trials.min(self.chunks)).flat_map(|d| [chunk.checked_sub(d), chunk.checked_add(d)]).flatten();
         let places: Vec<u64> = near.filter(|at| *at < self.chunks).take(usize::try_from(trials).ok()?).collect();
         // Each worker has one chunk of scratch, and together they have no more than a batch.
-        let workers = BATCH_BYTES.checked_div(sealed.len()).unwrap_or(1).clamp(1, rayon::current_num_threads());
+        let workers = MAX_BATCH_BYTES.checked_div(sealed.len()).unwrap_or(1).clamp(1, rayon::current_num_threads());
         let found = AtomicBool::new(false);
         (0..workers).into_par_iter().find_map_any(|worker| {
             let mut scratch = Zeroizing::new(vec![0; sealed.len().saturating_sub(TAG_BYTES)]);

@@ -9,6 +9,10 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 /// such stretch of unmapped addresses stands on either side. Only pages that are touched take memory.
 const GRANULE: usize = 64 * 1024;
 
+/// From this size on the kernel is asked for huge pages.
+#[cfg(target_os = "linux")]
+const HUGE_PAGE: usize = 2 << 20;
+
 /// Zeroed private pages between guard pages, unmapped on drop. Whoever put secrets into them has wiped them by then.
 pub(super) struct Pages {
     data: NonNull<u8>,
@@ -92,7 +96,9 @@ fn total(len: usize) -> Option<usize> {
 #[cfg(target_os = "linux")]
 fn hide(data: NonNull<u8>, usable: usize) {
     use rustix::mm::Advice;
-    for advice in [Advice::LinuxDontDump, Advice::LinuxWipeOnFork] {
+    // A payload of gigabytes is opened into fresh pages: faulting them in 4 KiB at a time costs more than the cipher.
+    let large = (usable >= HUGE_PAGE).then_some(Advice::LinuxHugepage);
+    for advice in [Advice::LinuxDontDump, Advice::LinuxWipeOnFork].into_iter().chain(large) {
         // SAFETY: a range of whole pages of our own private anonymous mapping; neither advice changes its contents here.
         let _ = unsafe { rustix::mm::madvise(data.as_ptr().cast(), usable, advice) };
     }

@@ -220,6 +220,7 @@ fn sample(world: &World, mode: Mode, position: usize, units: u64) -> SegmentSamp
         phases: vec![phase("warm-up", 0.25), phase("steady", SECONDS as f64)],
         weights_after_warm_up: Some(Digest32::from([7; 32])),
         weights_at_end: Some(Digest32::from([8; 32])),
+        method: Some("cpu".to_owned()),
         device: Device::Cpu,
         gpu: None,
         instance: "host:1".into(),

@@ -20,6 +20,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::GRACE;
 use super::process::{AGENT_ARGUMENT, ProcessId, session_members};
 use crate::roles::{Hold, Launch, ROLE_VARIABLE};
 
@@ -115,7 +116,7 @@ impl AgentChild {
             let _ = launch.write(&spec.launch_secret, &mut control);
         }
         let exit = Arc::default();
-        wait_in_background(child, Arc::clone(&exit));
+        wait_in_background(child, process, Arc::clone(&exit));
         let name = spec.name.clone();
         let agent = Self { process, name, address: None, ending: false, control, exit, log, _scratch: scratch };
         Ok((agent, hello))
@@ -163,30 +164,39 @@ impl AgentChild {
 pub(super) fn end_in_background(process: ProcessId, grace: Duration) {
     process.signal(Signal::TERM);
     std::thread::spawn(move || {
-        let started = Instant::now();
-        while started.elapsed() < grace {
-            if !process.is_alive() && session_members(process.pid).is_empty() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        // The leader first, so that it starts nothing new; then what it left behind, until nothing is left.
-        process.signal(Signal::KILL);
-        for _ in 0..50 {
-            let left = session_members(process.pid);
-            if left.is_empty() {
-                return;
-            }
-            left.iter().for_each(|member| member.signal(Signal::KILL));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        end_session(process, grace);
     });
 }
 
-fn wait_in_background(mut child: Child, exit: Arc<Mutex<Option<ExitStatus>>>) {
+/// Waits until nothing of an agent's session is left, and kills what is at the deadline.
+fn end_session(leader: ProcessId, grace: Duration) {
+    let asked = Instant::now();
+    while asked.elapsed() < grace {
+        if !leader.is_alive() && session_members(leader.pid).is_empty() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The leader first, so that it starts nothing new; then what it left behind, until nothing is left.
+    leader.signal(Signal::KILL);
+    for _ in 0..50 {
+        let left = session_members(leader.pid);
+        if left.is_empty() {
+            return;
+        }
+        left.iter().for_each(|member| member.signal(Signal::KILL));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Reaps the agent. What an agent that died leaves behind learns it from its pipe; a segment that was not yet so far
+/// that it listens there is asked, and killed if need be, from the moment of that death on.
+fn wait_in_background(mut child: Child, process: ProcessId, exit: Arc<Mutex<Option<ExitStatus>>>) {
     std::thread::spawn(move || {
         let status = child.wait().ok();
         *exit.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        session_members(process.pid).iter().for_each(|member| member.signal(Signal::TERM));
+        end_session(process, GRACE);
     });
 }
 

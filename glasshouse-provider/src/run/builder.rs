@@ -289,10 +289,12 @@ impl<K> RunBuilder<K> {
             Some(gate) => gate,
             None => Gate::ephemeral()?,
         };
+        let journal_path = self.journal.unwrap_or_else(|| out.join("journal.jsonl"));
         let setup = Setup {
             verifier: self.verifier.ok_or_else(|| missing("a verifier", "verifier"))?,
             package: self.package.ok_or_else(|| missing("a package", "package"))?,
-            journal: Arc::new(Journal::open(self.journal.unwrap_or_else(|| out.join("journal.jsonl")))?),
+            journal: Arc::new(Journal::open(&journal_path)?),
+            journal_path,
             provider,
             gate,
             runtime,

@@ -18,12 +18,13 @@ use glasshouse_core::record::{RawSegmentRecord, SessionRecord};
 use glasshouse_core::refusal::Refusal;
 use glasshouse_core::transcript::sha256;
 
+use super::artifacts::ArtifactFolder;
 use super::execute::Teller;
 use super::result::{Protocol, SegmentResult, TrainedArtifact};
 use super::{RunError, RunEvent};
 use crate::client::{AgentClient, ClientError};
 use crate::clock;
-use crate::wire::{ArtifactEntry, StartSegment};
+use crate::wire::{ArtifactEntry, SegmentExit, SegmentStep, StartSegment};
 
 /// One request for records waits this long, for raw and protected segments alike.
 const POLL: Duration = Duration::from_secs(2);
@@ -48,6 +49,8 @@ pub(super) struct Leg<'a> {
     pub(super) limit: Duration,
     /// How long the agent may be unreachable.
     pub(super) outage: Duration,
+    /// Where artifacts are made durable; none in a run that only measures.
+    pub(super) artifacts: Option<&'a ArtifactFolder>,
 }
 
 /// A segment that was begun. It lives outside of the future that drives it, so that an interrupted run still has what
@@ -102,8 +105,13 @@ impl Leg<'_> {
         let last = home.events.len().saturating_sub(1);
         client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
         tell.moment("acknowledged", session);
-        self.exit(home).await?;
-        self.judge(home)
+        let exit = self.exit(home).await?;
+        self.judge(home)?;
+        // Everything is here, but a process that died before its last step did not wipe its session keys itself.
+        match exit.signal.is_some() || exit.step != SegmentStep::Done {
+            true => Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit }),
+            false => Ok(()),
+        }
     }
 
     /// Takes records until the terminal event.
@@ -168,6 +176,9 @@ impl Leg<'_> {
             })
             .collect();
         for (name, digest, sealed_digest) in wanted {
+            if let Some(folder) = self.artifacts {
+                folder.admit(&name, &home.artifacts)?;
+            }
             let wrong = |why: &str| RunError::Artifact { name: name.clone(), why: why.to_owned() };
             let entry = entries.iter().find(|entry| entry.name == name);
             let entry = entry.ok_or_else(|| wrong("the agent does not have it"))?;
@@ -189,20 +200,25 @@ impl Leg<'_> {
             if sha256(&bytes) != digest {
                 return Err(wrong("its SHA-256 is not the one that the runtime signed"));
             }
-            home.artifacts.push(TrainedArtifact { name, sha256: digest, bytes });
+            let artifact = TrainedArtifact { name, sha256: digest, bytes };
+            // Before the acknowledgement, upon which the allocation forgets it.
+            if let Some(folder) = self.artifacts {
+                folder.keep(&artifact)?;
+            }
+            home.artifacts.push(artifact);
         }
         Ok(())
     }
 
     /// Waits until the process is gone, so that the next segment has the machine to itself.
-    async fn exit(&self, home: &mut SegmentResult) -> Result<(), RunError> {
+    async fn exit(&self, home: &mut SegmentResult) -> Result<SegmentExit, RunError> {
         let began = Instant::now();
         let last = u64::try_from(home.events.len()).unwrap_or(u64::MAX);
         loop {
             let page = self.client.records(&self.start.id, Some(last), POLL).await?;
             home.steps = page.status.steps;
-            if page.status.exit.is_some() {
-                return Ok(());
+            if let Some(exit) = page.status.exit {
+                return Ok(exit);
             }
             if began.elapsed() > EXIT {
                 return Err(RunError::Overdue { segment: self.start.id.to_string(), seconds: EXIT.as_secs() });

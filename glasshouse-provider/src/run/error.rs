@@ -59,7 +59,7 @@ pub enum RunError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The segment's process ended before its terminal event.
-    #[error("segment {segment} was lost: it {exit}")]
+    #[error("segment {segment} was lost, {exit}")]
     SegmentLost {
         /// Its id.
         segment: String,

@@ -7,6 +7,7 @@ use glasshouse_core::fixed::Nonce32;
 use glasshouse_core::overhead::{Cleanup, Label, Mode};
 use glasshouse_core::record::{CleanupProof, Moment};
 
+use super::artifacts::ArtifactFolder;
 use super::drive::{Begun, Leg};
 use super::result::SegmentResult;
 use super::setup::Setup;
@@ -63,6 +64,7 @@ impl Teller<'_> {
 pub(super) async fn execute(
     setup: &Setup,
     plan: &[Mode],
+    artifacts: Option<&ArtifactFolder>,
     listener: &mut (dyn FnMut(RunEvent) + Send),
 ) -> Result<Executed, RunError> {
     crate::roles::ensure_owner()?;
@@ -86,7 +88,7 @@ pub(super) async fn execute(
     tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
     let mut begun = Vec::new();
     let ran = tokio::select! {
-        ran = segments(setup, plan, &uploads, &rented, &mut begun, &mut tell) => ran,
+        ran = segments(setup, plan, artifacts, &uploads, &rented, &mut begun, &mut tell) => ran,
         () = interrupted(setup) => Err(RunError::Interrupted),
     };
     tell.event(RunEvent::Ending);
@@ -108,6 +110,7 @@ pub(super) async fn execute(
 async fn segments(
     setup: &Setup,
     plan: &[Mode],
+    artifacts: Option<&ArtifactFolder>,
     uploads: &Uploads,
     rented: &Rented,
     begun: &mut Vec<Begun>,
@@ -118,7 +121,8 @@ async fn segments(
     for (position, mode) in plan.iter().copied().enumerate() {
         tell.event(RunEvent::SegmentStarted { position, of: plan.len(), mode });
         let (start, link) = setup.segment(position, mode, uploads, rented)?;
-        let leg = Leg { client: &rented.client, start, position, mode, limit: setup.limit(), outage: setup.outage() };
+        let (client, limit, outage) = (&rented.client, setup.limit(), setup.outage());
+        let leg = Leg { client, start, position, mode, limit, outage, artifacts };
         begun.push(Begun::new(&leg, link));
         let Some(current) = begun.last_mut() else { continue };
         let ended = leg.drive(current, tell).await;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use glasshouse_core::fixed::PublicKey32;
-use glasshouse_core::gate::{FileGateStore, GateError, GateStore, MemoryGateStore};
+use glasshouse_core::gate::{FileGateStore, GateError, GateStore, MemoryGateStore, StoredSession};
 use glasshouse_core::protocol::{ResultKey, SigningSecret};
 use glasshouse_core::secret::Secret;
 
@@ -53,6 +53,27 @@ impl Gate {
             result: Arc::new(ResultKey::from_private(result).ok_or_else(bad_key)?),
             store: Arc::new(store),
         })
+    }
+
+    /// Keys and a memory that the tool keeps in its own way, in a database say.
+    pub fn from_parts(signing: SigningSecret, result: ResultKey, store: Arc<dyn GateStore>) -> Self {
+        Self { signing: Arc::new(signing), result: Arc::new(result), store }
+    }
+
+    /// Every session that this gate released a key to, oldest first, with what came home of it: what a restarted owner
+    /// still has of a run that was killed. [`ProtectedRun::recover`](super::ProtectedRun::recover) makes a record of
+    /// them.
+    ///
+    /// # Errors
+    /// [`RunError::Gate`] when the store cannot be read, or does not fit the keys.
+    pub fn sessions(&self) -> Result<Vec<StoredSession>, RunError> {
+        let sessions = self.store.sessions().map_err(GateError::from)?;
+        let mut all = Vec::with_capacity(sessions.len());
+        for session in &sessions {
+            all.extend(StoredSession::open(&*self.store, session, &self.public(), &self.result)?);
+        }
+        all.sort_by_key(|stored| stored.verdict().at);
+        Ok(all)
     }
 
     /// The key that verifies this gate's challenges, verdicts and records.

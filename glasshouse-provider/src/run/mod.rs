@@ -1,6 +1,7 @@
 //! Whole runs: rent, attest, release, train, fetch, end, prove. [`ProtectedRun`] trains once; [`OverheadRun`] measures
 //! what protection costs, with raw and protected segments on one allocation.
 
+mod artifacts;
 mod builder;
 mod drive;
 mod error;
@@ -12,6 +13,7 @@ mod machine;
 mod overhead;
 mod protected;
 mod record;
+mod recover;
 mod result;
 mod setup;
 mod uploads;
@@ -22,4 +24,5 @@ pub use event::{RunEvent, StopHandle};
 pub use gate::Gate;
 pub use overhead::{OverheadReport, OverheadRun};
 pub use protected::{ProtectedRun, RunReport};
+pub use recover::Recovered;
 pub use result::{Timeline, TrainedArtifact};

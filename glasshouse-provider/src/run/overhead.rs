@@ -9,7 +9,7 @@ use glasshouse_core::traits::Unit;
 
 use super::builder::RunBuilder;
 use super::execute::{Executed, execute};
-use super::files::write_whole;
+use super::files::{Readers, write_whole};
 use super::record::write_record;
 use super::result::Timeline;
 use super::setup::Setup;
@@ -114,7 +114,7 @@ impl RunBuilder<OverheadRun> {
         if plan.is_empty() {
             return Err(RunError::Missing { what: "at least one repeat", call: "repeats" }.into());
         }
-        let mut executed = execute(&setup, &plan, &mut *listener).await?;
+        let mut executed = execute(&setup, &plan, None, &mut *listener).await?;
         let error = executed.error.take();
         let report = report(&kind, &setup, executed);
         match (error, report) {
@@ -137,11 +137,12 @@ fn report(kind: &OverheadRun, setup: &Setup, mut executed: Executed) -> Result<O
         None => "unknown machine".to_owned(),
     };
     let workload = kind.workload.as_ref().unwrap_or(&setup.package.sealed.manifest.workload);
+    let workload = with_methods(workload, &samples);
     let row = Measurement {
         run: executed.run,
         provider: Label::lossy(provider),
         machine: Label::lossy(&machine),
-        workload: Label::lossy(workload),
+        workload: Label::lossy(&workload),
         unit: kind.unit,
         order: kind.order,
         repeats: kind.repeats,
@@ -158,6 +159,17 @@ fn report(kind: &OverheadRun, setup: &Setup, mut executed: Executed) -> Result<O
         what: "written",
         why: e.to_string(),
     })?;
-    let overhead = write_whole(&setup.out, "overhead.json", json.as_bytes())?;
+    let overhead = write_whole(&setup.out, "overhead.json", json.as_bytes(), Readers::Everyone)?;
     Ok(OverheadReport { row, samples, timelines, record, overhead, gate_key: setup.gate.public(), cleanup })
+}
+
+/// `mlp reference, cpu-fused`. Segments that differ stand there with both, and the row does not count.
+fn with_methods(workload: &str, samples: &[SegmentSample]) -> String {
+    let mut methods: Vec<&str> = samples.iter().filter_map(|sample| sample.method.as_deref()).collect();
+    methods.sort_unstable();
+    methods.dedup();
+    match methods.is_empty() {
+        true => workload.to_owned(),
+        false => format!("{workload}, {}", methods.join(" / ")),
+    }
 }

@@ -7,7 +7,6 @@ use glasshouse_core::traits::Receipt;
 
 use super::builder::RunBuilder;
 use super::execute::{Executed, execute};
-use super::files::write_whole;
 use super::record::write_record;
 use super::result::Timeline;
 use super::setup::Setup;
@@ -83,7 +82,8 @@ impl RunBuilder<ProtectedRun> {
     /// [`RunFailure`] with the first error, and with the report of whatever came home before it.
     pub async fn run(self) -> Result<RunReport, RunFailure<RunReport>> {
         let (_, setup, mut listener) = self.complete()?;
-        let mut executed = execute(&setup, &[Mode::Protected], &mut *listener).await?;
+        let artifacts = setup.artifact_folder();
+        let mut executed = execute(&setup, &[Mode::Protected], Some(&artifacts), &mut *listener).await?;
         let error = executed.error.take();
         let report = report(&setup, executed);
         match (error, report) {
@@ -99,7 +99,7 @@ fn report(setup: &Setup, mut executed: Executed) -> Result<RunReport, RunError> 
     let Executed { run, mut results, cleanup, .. } = executed;
     let result = results.pop();
     let measured = result.as_ref().and_then(|result| result.measured());
-    let report = RunReport {
+    Ok(RunReport {
         run,
         session: result.as_ref().map(|result| result.session),
         record,
@@ -111,9 +111,5 @@ fn report(setup: &Setup, mut executed: Executed) -> Result<RunReport, RunError> 
         receipt: result.as_ref().and_then(|result| result.receipt()),
         cleanup,
         artifacts: result.map(|result| result.artifacts).unwrap_or_default(),
-    };
-    for artifact in &report.artifacts {
-        write_whole(&setup.out, &artifact.name, &artifact.bytes)?;
-    }
-    Ok(report)
+    })
 }

@@ -1,15 +1,15 @@
 //! The evidence record of a run, and the files it leaves.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use glasshouse_core::overhead::Row;
 use glasshouse_core::record::{EvidenceRecord, RefusedSession, VERSION};
 
-use super::RunError;
 use super::execute::Executed;
-use super::files::write_whole;
+use super::files::{Readers, write_whole};
 use super::result::Protocol;
 use super::setup::Setup;
+use super::{Gate, RunError};
 use crate::clock;
 
 /// Name of the record's file.
@@ -44,6 +44,12 @@ pub(super) fn write_record(setup: &Setup, executed: &mut Executed, rows: Vec<Row
         claims: Vec::new(),
     };
     let bytes = record.sign(&setup.gate.signing)?;
-    write_whole(&setup.out, KEY_FILE, format!("{}\n", setup.gate.public()).as_bytes())?;
-    write_whole(&setup.out, RECORD_FILE, &bytes)
+    write_key(&setup.gate, &setup.out)?;
+    write_whole(&setup.out, RECORD_FILE, &bytes, Readers::Everyone)
+}
+
+/// Writes the key that verifies a gate's records beside them.
+pub(super) fn write_key(gate: &Gate, folder: &Path) -> Result<(), RunError> {
+    let text = format!("{}\n", gate.public());
+    write_whole(folder, KEY_FILE, text.as_bytes(), Readers::Everyone).map(drop)
 }

@@ -95,6 +95,14 @@ impl SegmentResult {
         })
     }
 
+    /// How it trained, as it signed it.
+    pub(super) fn method(&self) -> Option<String> {
+        self.find(|body| match body {
+            EventBody::Measured { method, .. } => Some(method.clone()),
+            _ => None,
+        })
+    }
+
     pub(super) fn timeline(&self) -> Timeline {
         Timeline(
             self.events
@@ -128,6 +136,7 @@ impl SegmentResult {
                 _ => None,
             }),
             weights_at_end: total.map(|(_, weights, _)| weights),
+            method: self.method(),
             device,
             gpu: self.gpu(device),
             instance,

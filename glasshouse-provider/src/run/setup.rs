@@ -16,6 +16,7 @@ use glasshouse_core::protocol::encode;
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 
+use super::artifacts::ArtifactFolder;
 use super::drive::Link;
 use super::uploads::Uploads;
 use super::{Gate, RunError, StopHandle};
@@ -37,6 +38,7 @@ pub(super) struct Setup {
     pub(super) runtime: Digest32,
     pub(super) out: PathBuf,
     pub(super) journal: Arc<Journal>,
+    pub(super) journal_path: PathBuf,
     pub(super) device: Device,
     pub(super) warmup_units: u64,
     pub(super) budget: Budget,
@@ -95,6 +97,11 @@ impl Setup {
     /// How long the agent may be unreachable before its segment counts as lost.
     pub(super) fn outage(&self) -> Duration {
         if self.provider.name() == "local" { Duration::from_secs(1) } else { self.linger.min(Duration::from_secs(120)) }
+    }
+
+    /// The output folder as artifacts may use it: not over the package, nor over the journal.
+    pub(super) fn artifact_folder(&self) -> ArtifactFolder {
+        ArtifactFolder::new(&self.out, [self.package.path.as_path(), self.journal_path.as_path()])
     }
 
     fn job(&self) -> JobSpec {

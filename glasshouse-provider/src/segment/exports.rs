@@ -7,6 +7,7 @@ use glasshouse_core::traits::{ArtifactSink, WorkloadError};
 use glasshouse_core::transcript::sha256;
 
 use super::run::Segment;
+use crate::artifact_name;
 use crate::frames::{ARTIFACT_PIECE, FromSegment};
 
 /// Whom artifacts are sealed to.
@@ -24,9 +25,7 @@ pub(super) struct Exports<'a, 'b> {
 impl ArtifactSink for Exports<'_, '_> {
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), WorkloadError> {
         let failed = |why: String| WorkloadError::Artifact { name: name.to_owned(), why };
-        if !is_file_name(name) {
-            return Err(failed("its name is no file name".to_owned()));
-        }
+        artifact_name::check(name).map_err(|why| failed(why.to_owned()))?;
         let sealed = match &self.seal_to {
             None => None,
             Some(to) => {
@@ -53,27 +52,5 @@ impl ArtifactSink for Exports<'_, '_> {
             sealed_sha256: sealed.as_deref().map(sha256),
         });
         Ok(())
-    }
-}
-
-/// One plain component: no separators, no parent, nothing that a shell or a file system takes for something else.
-pub(crate) fn is_file_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && !name.starts_with('.')
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn file_names() {
-        for good in ["adapter_model.safetensors", "loss.csv", "a"] {
-            assert!(is_file_name(good), "{good}");
-        }
-        for bad in ["", ".", "..", "../a", "a/b", "a\\b", ".hidden", "a b", "a\0", &"a".repeat(129)] {
-            assert!(!is_file_name(bad), "{bad}");
-        }
     }
 }

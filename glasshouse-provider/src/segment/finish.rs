@@ -10,7 +10,6 @@ use glasshouse_core::traits::{SecretRegion, Workload, Zeroizer};
 
 use super::run::{Segment, SegmentFailure};
 use crate::clock;
-use crate::roles::note;
 use crate::wire::SegmentStep;
 
 type Ended = (Outcome, Option<String>);
@@ -96,24 +95,29 @@ fn worse(segment: &mut Segment<'_>, ended: Ended, failure: &SegmentFailure) -> E
     }
 }
 
-/// Waits until the owner has everything, or the linger time is over, or nobody is left to wait for. The channel's keys
-/// are wiped when it ends.
-pub(super) fn deliver(segment: &mut Segment<'_>) {
-    let Some(last) = segment.channel.as_ref().and_then(|channel| channel.emitted().checked_sub(1)) else { return };
+/// Waits until the owner has everything, or the linger time is over, or nobody is left to wait for: then it gives why,
+/// and the step stays. The channel's keys are wiped when it ends.
+pub(super) fn deliver(segment: &mut Segment<'_>) -> Option<String> {
+    let last = segment.channel.as_ref()?.emitted().checked_sub(1)?;
     segment.enter(SegmentStep::AwaitAck);
     let deadline = clock::boot().saturating_add(Duration::from_millis(segment.start.linger_millis));
     while segment.acknowledged.is_none_or(|through| through < last) {
         let left = deadline.saturating_sub(clock::boot());
         match segment.port.wait(left) {
             Some(message) => segment.obey(message),
-            None if left.is_zero() => {
-                note(format_args!("the results were not acknowledged within the linger time"));
-                break;
+            None => {
+                let gone = segment.port.stop.get().filter(|_| segment.port.stop.is_urgent());
+                let why = match gone {
+                    Some(stop) => stop.to_string(),
+                    None if left.is_zero() => "the linger time is over".to_owned(),
+                    None => continue,
+                };
+                segment.channel = None;
+                return Some(format!("its results were not acknowledged: {why}"));
             }
-            None if segment.port.stop.is_urgent() => break,
-            None => {}
         }
     }
     segment.channel = None;
     segment.enter(SegmentStep::Done);
+    None
 }

@@ -137,8 +137,11 @@ impl Segment<'_> {
             Err(_) => self.failed(&SegmentFailure::Panicked),
         };
         let ended = finish(self, held, protected, ended);
-        deliver(self);
-        ended
+        match (ended, deliver(self)) {
+            // The work is done, but nobody has it.
+            ((Outcome::Completed, _), Some(undelivered)) => (Outcome::Stopped, Some(undelivered)),
+            (ended, _) => ended,
+        }
     }
 
     /// Nothing was opened yet: there is no key to wipe but the launch secret, which is gone with the session.

@@ -4,8 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod agent;
-mod kills;
+mod faults;
+mod interrupt;
 mod local;
+#[path = "../kills/relay.rs"]
+mod relay;
 mod supervisor;
 mod support;
 mod whole;
@@ -14,9 +17,9 @@ use glasshouse_provider::serve_if_launched;
 
 fn main() {
     serve_if_launched(support::registry());
-    if let Some(folder) = std::env::args().skip_while(|argument| argument != kills::OWNER).nth(1) {
-        return kills::owner(folder.as_ref());
+    if let Some(folder) = std::env::args().skip_while(|argument| argument != interrupt::OWNER).nth(1) {
+        return interrupt::owner(folder.as_ref());
     }
-    let tests = [whole::TESTS, local::TESTS, agent::TESTS, supervisor::TESTS, kills::TESTS].concat();
+    let tests = [whole::TESTS, local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS, interrupt::TESTS].concat();
     support::main(&tests);
 }

@@ -32,12 +32,17 @@ pub(crate) fn container() -> ContainerId {
     ContainerId { source: "boot-id".into(), value: "host:test".into() }
 }
 
+/// What [`Parrot`] measures in runs that are about something else: hashing this executable takes a while.
+pub(crate) const FIXED_MEASUREMENT: [u8; 32] = [7; 32];
+/// Says that such a run it is.
+pub(crate) const MEASURES_NOTHING: &str = "GLASSHOUSE_TEST_MEASURES_NOTHING";
+
 pub(crate) fn own_measurement() -> Digest32 {
+    if std::env::var_os(MEASURES_NOTHING).is_some() {
+        return Fixed(FIXED_MEASUREMENT);
+    }
     sha256(std::fs::read("/proc/self/exe").unwrap())
 }
-
-/// Makes [`Parrot`] take its time.
-pub(crate) const SLOW_QUOTE: &str = "GLASSHOUSE_TEST_SLOW_QUOTE";
 
 /// Repeats what it is told, with claims that every test expects.
 pub(crate) struct Parrot;
@@ -67,9 +72,6 @@ impl Attestor for Parrot {
     }
 
     fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
-        if std::env::var_os(SLOW_QUOTE).is_some() {
-            std::thread::sleep(Duration::from_secs(3600));
-        }
         Ok(CpuEvidence::Software { jwt: report_data.to_string(), public_key: Fixed([0; 32]) })
     }
 }
@@ -126,6 +128,14 @@ impl Workload for Counting {
         2
     }
 
+    fn method(&self) -> String {
+        // A segment that cannot do what the one before it did says so.
+        match self.trouble.as_str() {
+            "method" => format!("fallback of process {}", std::process::id()),
+            _ => "adding".to_owned(),
+        }
+    }
+
     fn prepare(&mut self, mut inputs: Inputs, _device: Device) -> Result<(), WorkloadError> {
         self.trouble = String::from_utf8_lossy(&inputs.take("trouble")?).into_owned();
         self.data = Some(inputs.take("data")?);
@@ -143,7 +153,6 @@ impl Workload for Counting {
         match self.trouble.as_str() {
             "panic" if self.done > 10 => panic!("asked to"),
             "error" if self.done > 10 => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
-            "hang" if self.done > 10 => std::thread::sleep(Duration::from_secs(3600)),
             _ => {}
         }
         Ok(Progress { done: self.done, total: None, loss: Some(1.0 / self.done as f64) })
@@ -154,6 +163,9 @@ impl Workload for Counting {
     }
 
     fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+        if let Some(name) = self.trouble.strip_prefix("artifact ") {
+            sink.put(name, b"not what the owner thinks")?;
+        }
         sink.put("empty.bin", b"")?;
         sink.put("sum.bin", &self.sum.to_le_bytes().repeat(200_000))
     }

@@ -1,0 +1,67 @@
+//! Where artifacts go at the owner. Their names come from the allocation, so each is checked before it is a path.
+
+use std::path::{Path, PathBuf};
+
+use super::RunError;
+use super::files::{Readers, write_whole};
+use super::result::TrainedArtifact;
+use crate::artifact_name;
+
+/// The output folder, as artifacts may use it.
+pub(super) struct ArtifactFolder {
+    folder: PathBuf,
+    /// Files of the owner's that may lie there too, under names that only the owner knows.
+    taken: Vec<String>,
+}
+
+impl ArtifactFolder {
+    /// A folder in which `taken` are the owner's own files.
+    pub(super) fn new<'a>(folder: &Path, taken: impl IntoIterator<Item = &'a Path>) -> Self {
+        let names = taken.into_iter().filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
+        Self { folder: folder.to_owned(), taken: names.collect() }
+    }
+
+    /// Refuses a name that is no file's, the owner's own file's, or that of an artifact that is there already.
+    pub(super) fn admit(&self, name: &str, so_far: &[TrainedArtifact]) -> Result<(), RunError> {
+        let wrong = |why: &str| Err(RunError::Artifact { name: name.to_owned(), why: why.to_owned() });
+        if let Err(why) = artifact_name::check(name) {
+            return wrong(why);
+        }
+        // Letter case is no difference on some file systems.
+        if self.taken.iter().any(|taken| taken.eq_ignore_ascii_case(name)) {
+            return wrong("its name is that of a file of the owner's");
+        }
+        if so_far.iter().any(|other| other.name.eq_ignore_ascii_case(name)) {
+            return wrong("there is another one of this name");
+        }
+        Ok(())
+    }
+
+    /// Makes an artifact durable.
+    pub(super) fn keep(&self, artifact: &TrainedArtifact) -> Result<(), RunError> {
+        write_whole(&self.folder, &artifact.name, &artifact.bytes, Readers::Owner).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glasshouse_core::fixed::Fixed;
+
+    #[test]
+    fn names_of_a_hostile_allocation_reach_no_other_file() {
+        let root = tempfile::tempdir().unwrap();
+        let out = root.path().join("out");
+        let folder = ArtifactFolder::new(&out, [Path::new("/elsewhere/job.package"), &out.join("my.journal")]);
+        let there = TrainedArtifact { name: "adapter.bin".into(), sha256: Fixed([0; 32]), bytes: Vec::new() };
+        folder.admit("sum.bin", std::slice::from_ref(&there)).unwrap();
+        let escapes =
+            ["..", ".", "", "../gate.key", "/etc/passwd", "a/b", "a\\b", ".bashrc", "a\0b", "a\nb", "C:x", "ü"];
+        let reserved = ["evidence.json", "EVIDENCE.json", "overhead.json", "gate.pub", "gate.key", "result.key"];
+        let others = ["gate.store", "journal.jsonl", "recovered.json", "job.package", "my.journal", "Adapter.bin"];
+        for bad in escapes.iter().chain(&reserved).chain(&others) {
+            let error = folder.admit(bad, std::slice::from_ref(&there)).unwrap_err();
+            assert!(matches!(error, RunError::Artifact { .. }), "{bad}: {error}");
+        }
+    }
+}

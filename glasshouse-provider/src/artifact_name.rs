@@ -1,4 +1,11 @@
 //! What an artifact may be called: checked by the segment that exports it, and again by the owner who writes it.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 /// Files that the owner writes beside artifacts, in the same folder or one that people put there.
 const OWNERS: [&str; 8] = [

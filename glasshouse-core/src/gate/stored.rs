@@ -1,4 +1,11 @@
 //! A session with a release, as the gate's store has it.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use super::channel_keys::open_channel_keys;
 use super::config::GateError;

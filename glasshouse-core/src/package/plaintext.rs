@@ -1,4 +1,11 @@
 //! What is sealed: the index, then the contents of all entries.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -168,7 +168,7 @@ pub(super) fn end_in_background(process: ProcessId, grace: Duration) {
     });
 }
 
-/// Waits until nothing of an agent's session is left, and kills what is at the deadline.
+/// Waits until nothing of an agent's session is left, and kills what is after `grace`.
 fn end_session(leader: ProcessId, grace: Duration) {
     let asked = Instant::now();
     while asked.elapsed() < grace {

@@ -1,4 +1,11 @@
 //! Where artifacts go at the owner. Their names come from the allocation, so each is checked before it is a path.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::path::{Path, PathBuf};
 

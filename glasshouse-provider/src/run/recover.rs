@@ -1,4 +1,11 @@
 //! What a restarted owner can still finish: a record of what came home, and the end of what was left running.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

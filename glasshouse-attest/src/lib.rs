@@ -6,10 +6,13 @@
 //! | attestor and verifier | assurance it can reach |
 //! | --- | --- |
 //! | [`software`] | `SelfReported`: the runtime measures itself, so a malicious host can forge all of it |
+//! | [`nvidia`] | GPU and NVSwitch reports with their reference manifests, offline; on top of a CPU TEE `CpuTeeGpuCc` |
 //!
 //! [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
 
 pub mod json;
 pub mod jws;
+pub mod nvidia;
 pub mod software;
 pub mod tamper;
+pub mod x509;

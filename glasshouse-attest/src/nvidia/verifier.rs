@@ -1,0 +1,133 @@
+use std::collections::BTreeSet;
+
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::evidence::{DeviceKind, GpuEvidence};
+use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::refusal::Refusal;
+
+use super::claims::DeviceClaims;
+use super::codes::{self, refuse};
+use super::device::{Authentic, Device};
+use super::measure;
+use super::opaque::Feature;
+use super::policy::{NvidiaPolicy, NvidiaRoots};
+use super::rim::verify_rim_with;
+use crate::x509::VerifiedLinks;
+
+/// Verifies devices by one policy under one set of roots.
+#[derive(Clone, Debug)]
+pub struct NvidiaVerifier {
+    policy: NvidiaPolicy,
+    roots: NvidiaRoots,
+}
+
+impl NvidiaVerifier {
+    /// A verifier. [`NvidiaRoots::nvidia`] are the roots of real devices.
+    pub fn new(policy: NvidiaPolicy, roots: NvidiaRoots) -> Self {
+        Self { policy, roots }
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &NvidiaPolicy {
+        &self.policy
+    }
+
+    /// Verifies one device that answered `nonce`, with the reference manifests of its driver and VBIOS.
+    ///
+    /// # Errors
+    /// A refusal with a code of [`codes`]: the first check that does not hold.
+    pub fn verify_device(
+        &self,
+        device: Device<'_>,
+        rims: &[&[u8]],
+        nonce: &Nonce32,
+        at: UnixMillis,
+    ) -> Result<DeviceClaims, Refusal> {
+        let mut links = VerifiedLinks::default();
+        let device = self.authenticate(device, nonce, at, &mut links)?;
+        let mut claims = self.appraise(&[device], rims, at, &mut links)?;
+        claims.pop().ok_or_else(|| refuse(codes::REPORT_MALFORMED, "one device", "none"))
+    }
+
+    /// Verifies all devices of one machine, which answered the same `nonce`: each as [`Self::verify_device`] does, and
+    /// together: no device twice, all GPUs in the same mode, and switches present where the GPUs' mode needs them.
+    /// Tokens among the evidence are passed over. `rims` are the manifests of all of them, and no others.
+    ///
+    /// # Errors
+    /// A refusal with a code of [`codes`]. Evidence without any device gives an empty list.
+    pub fn verify_all(
+        &self,
+        evidence: &GpuEvidence,
+        rims: &[&[u8]],
+        nonce: &Nonce32,
+        at: UnixMillis,
+    ) -> Result<Vec<DeviceClaims>, Refusal> {
+        let mut links = VerifiedLinks::default();
+        let mut devices = Vec::new();
+        let (mut leaves, mut identities) = (BTreeSet::new(), BTreeSet::new());
+        for entry in evidence.0.iter().filter(|entry| entry.kind != DeviceKind::NrasToken) {
+            let device = Device { kind: entry.kind, report: &entry.report.0, chain: &entry.chain.0 };
+            let device = self.authenticate(device, nonce, at, &mut links)?;
+            if entry.serial.0 != device.serial {
+                let (expected, seen) = (hex::encode(&device.serial), hex::encode(&entry.serial.0));
+                return Err(refuse(codes::DEVICE_SERIAL, expected, seen));
+            }
+            // Both: one chip may hold leaves of two firmwares, and a leaf's serial is only its key's fingerprint.
+            if !leaves.insert(device.serial.clone()) || !identities.insert(device.device_serial.clone()) {
+                let serial = hex::encode(&device.device_serial);
+                return Err(refuse(codes::DUPLICATE_DEVICE, "distinct devices", format_args!("{serial} twice")));
+            }
+            devices.push(device);
+        }
+        let claims = self.appraise(&devices, rims, at, &mut links)?;
+        self.check_modes(&claims)?;
+        Ok(claims)
+    }
+
+    fn authenticate(
+        &self,
+        device: Device<'_>,
+        nonce: &Nonce32,
+        at: UnixMillis,
+        links: &mut VerifiedLinks,
+    ) -> Result<Authentic, Refusal> {
+        Authentic::verify(device, nonce, (&self.policy, &self.roots.device), at, links)
+    }
+
+    fn appraise(
+        &self,
+        devices: &[Authentic],
+        rims: &[&[u8]],
+        at: UnixMillis,
+        links: &mut VerifiedLinks,
+    ) -> Result<Vec<DeviceClaims>, Refusal> {
+        let verify = |document: &&[u8]| verify_rim_with(document, &self.roots.rim, at, links);
+        let rims = rims.iter().map(verify).collect::<Result<Vec<_>, _>>()?;
+        measure::refuse_stray(&rims, devices)?;
+        let one = |device: &Authentic| {
+            let mut claims = device.claims();
+            if !self.policy.dangerous_no_measurements {
+                measure::compare(device, &rims, &self.policy, &mut claims)?;
+            }
+            claims.feature = device.check_policy(&self.policy)?;
+            Ok(claims)
+        };
+        devices.iter().map(one).collect()
+    }
+
+    /// One mode on all GPUs; protected PCIe leaves NVLink in the clear, so that the switches must be attested too.
+    fn check_modes(&self, claims: &[DeviceClaims]) -> Result<(), Refusal> {
+        let mut modes = claims.iter().filter(|c| c.kind == DeviceKind::NvidiaGpu).map(|c| c.feature);
+        let Some(first) = modes.next() else {
+            return Ok(());
+        };
+        if let Some(other) = modes.find(|mode| *mode != first) {
+            return Err(refuse(codes::FEATURE, "one mode on all GPUs", format_args!("{first:?} and {other:?}")));
+        }
+        let switches = claims.iter().any(|c| c.kind == DeviceKind::NvidiaSwitch);
+        if first == Some(Feature::Ppcie) && !switches && !self.policy.allow_ppcie_without_switches {
+            return Err(refuse(codes::SWITCH_MISSING, "the switches of GPUs in protected-PCIe mode", "none"));
+        }
+        Ok(())
+    }
+}

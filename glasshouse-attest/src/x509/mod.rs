@@ -1,0 +1,244 @@
+//! X.509 certificates (RFC 5280) as far as vendors' attestation chains use them: ECDSA P-384 with SHA-384, basic
+//! constraints, key usage, validity, and a root pinned by its SHA-256. No revocation, no names beyond equality.
+
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod chain;
+mod pem;
+
+pub use chain::{VerifiedLinks, check_validity, verify_chain};
+pub use pem::certificates_from_pem;
+
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::fixed::Digest32;
+use glasshouse_core::transcript::sha256;
+use p384::ecdsa::signature::Verifier as _;
+use p384::ecdsa::{Signature, VerifyingKey};
+use x509_cert::TbsCertificate;
+use x509_cert::der::asn1::{BitString, ObjectIdentifier};
+use x509_cert::der::{Decode as _, Encode as _, Reader as _, SliceReader};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+/// No certificate of an attestation chain comes near this.
+const MAX_DER: usize = 16 * 1024;
+
+const ECDSA_WITH_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
+const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+
+/// Why a certificate or a chain was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum X509Error {
+    /// The PEM text is not a plain list of certificates.
+    #[error("the PEM chain is malformed near line {line}; pass CERTIFICATE blocks, leaf first, and nothing else")]
+    Pem {
+        /// One-based.
+        line: usize,
+    },
+    /// A certificate is not the DER of RFC 5280.
+    #[error("certificate {position} of the chain is not DER as in RFC 5280: {part}")]
+    Malformed {
+        /// Zero-based, leaf first.
+        position: usize,
+        /// The part that does not decode.
+        part: &'static str,
+    },
+    /// A certificate uses an algorithm other than ECDSA P-384 with SHA-384.
+    #[error("certificate {position} of the chain uses another algorithm than ECDSA P-384 with SHA-384")]
+    Algorithm {
+        /// Zero-based, leaf first.
+        position: usize,
+    },
+    /// The chain has another number of certificates.
+    #[error("the chain has {seen} certificates instead of {expected}")]
+    Length {
+        /// What is accepted.
+        expected: &'static str,
+        /// What is there.
+        seen: usize,
+    },
+    /// A certificate does not name the next one as its issuer.
+    #[error("\"{subject}\" was not issued by the certificate that follows it")]
+    Issuer {
+        /// Common name of the subject.
+        subject: String,
+    },
+    /// A certificate's signature does not verify with the next one's key.
+    #[error("the signature of \"{subject}\" does not verify with its issuer's key")]
+    Signature {
+        /// Common name of the subject.
+        subject: String,
+    },
+    /// A certificate is used for what it was not issued for.
+    #[error("\"{subject}\" may not be used as {role}")]
+    Usage {
+        /// Common name of the subject.
+        subject: String,
+        /// `a leaf`, `an issuer` or `an issuer this far from the leaf`.
+        role: &'static str,
+    },
+    /// A certificate carries a critical extension that is not understood, or one extension twice.
+    #[error("\"{subject}\" has the extension {oid}, which is critical and unknown, or there twice")]
+    Extension {
+        /// Common name of the subject.
+        subject: String,
+        /// The extension.
+        oid: String,
+    },
+    /// The chain does not end at a pinned root.
+    #[error("the chain ends at a certificate with SHA-256 {sha256}, which is not a pinned root")]
+    Root {
+        /// SHA-256 of its DER.
+        sha256: Digest32,
+    },
+    /// A certificate is not valid at the given time.
+    #[error("\"{subject}\" is valid from {from} to {to}, not at {at}")]
+    Validity {
+        /// Common name of the subject.
+        subject: String,
+        /// `notBefore`.
+        from: UnixMillis,
+        /// `notAfter`.
+        to: UnixMillis,
+        /// The time asked for.
+        at: UnixMillis,
+    },
+}
+
+/// One certificate: parsed, its own signature not yet looked at.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    sha256: Digest32,
+    tbs_der: Vec<u8>,
+    tbs: TbsCertificate,
+    signature: Signature,
+    key: VerifyingKey,
+    basic: Option<BasicConstraints>,
+    usage: Option<KeyUsage>,
+}
+
+impl Certificate {
+    /// Parses one certificate; `position` is its place in its chain, for messages.
+    ///
+    /// # Errors
+    /// [`X509Error::Malformed`], [`X509Error::Algorithm`] or [`X509Error::Extension`].
+    pub fn from_der(der: &[u8], position: usize) -> Result<Self, X509Error> {
+        let bad = |part| X509Error::Malformed { position, part };
+        if der.len() > MAX_DER {
+            return Err(bad("longer than 16 KiB"));
+        }
+        let (tbs_der, outer, bits) = split(der).map_err(|_| bad("Certificate"))?;
+        let tbs = TbsCertificate::from_der(tbs_der).map_err(|_| bad("TBSCertificate"))?;
+        let ecdsa = |a: &AlgorithmIdentifierOwned| a.oid == ECDSA_WITH_SHA384 && a.parameters.is_none();
+        if !ecdsa(&outer) || !ecdsa(tbs.signature()) {
+            return Err(X509Error::Algorithm { position });
+        }
+        let signature = bits.as_bytes().and_then(|der| Signature::from_der(der).ok()).ok_or(bad("signatureValue"))?;
+        let spki = tbs.subject_public_key_info();
+        let curve = spki.algorithm.parameters.as_ref().and_then(|p| p.decode_as::<ObjectIdentifier>().ok());
+        if spki.algorithm.oid != ID_EC_PUBLIC_KEY || curve != Some(SECP384R1) {
+            return Err(X509Error::Algorithm { position });
+        }
+        let point = spki.subject_public_key.as_bytes().ok_or(bad("subjectPublicKey"))?;
+        let key = VerifyingKey::from_sec1_bytes(point).map_err(|_| bad("subjectPublicKey"))?;
+        let basic = tbs.get_extension().map_err(|_| bad("basicConstraints"))?.map(|(_, basic)| basic);
+        let usage = tbs.get_extension().map_err(|_| bad("keyUsage"))?.map(|(_, usage)| usage);
+        let parsed = Self { sha256: sha256(der), tbs_der: tbs_der.to_vec(), tbs, signature, key, basic, usage };
+        parsed.check_extensions()?;
+        Ok(parsed)
+    }
+
+    /// SHA-256 of the whole DER.
+    pub fn sha256(&self) -> Digest32 {
+        self.sha256
+    }
+
+    /// Serial number, big-endian without leading zeros.
+    pub fn serial(&self) -> &[u8] {
+        let bytes = self.tbs.serial_number().as_bytes();
+        let zeros = bytes.iter().take_while(|b| **b == 0).count();
+        bytes.get(zeros..).unwrap_or_default()
+    }
+
+    /// Common name of the subject, or the whole name where there is none.
+    pub fn subject(&self) -> String {
+        let name = self.tbs.subject();
+        match name.common_name() {
+            Ok(Some(common)) => common.value().into_owned(),
+            _ => name.to_string(),
+        }
+    }
+
+    /// The value of an extension by its object identifier; extensions are there at most once.
+    pub fn extension(&self, oid: &str) -> Option<&[u8]> {
+        let oid = ObjectIdentifier::new(oid).ok()?;
+        let extension = self.tbs.extensions()?.iter().find(|e| e.extn_id == oid)?;
+        Some(extension.extn_value.as_bytes())
+    }
+
+    /// `notBefore` and `notAfter`, both inclusive.
+    pub fn validity(&self) -> (UnixMillis, UnixMillis) {
+        let millis = |time: x509_cert::time::Time| {
+            UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
+        };
+        (millis(self.tbs.validity().not_before), millis(self.tbs.validity().not_after))
+    }
+
+    /// Whether `signature`, 96 bytes r || s, is this certificate's key's over `message`, hashed with SHA-384.
+    pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        Signature::from_slice(signature).is_ok_and(|signature| self.key.verify(message, &signature).is_ok())
+    }
+
+    fn issued_by(&self, issuer: &Self) -> bool {
+        issuer.key.verify(&self.tbs_der, &self.signature).is_ok()
+    }
+
+    fn names_issuer(&self, issuer: &Self) -> bool {
+        matches!((self.tbs.issuer().to_der(), issuer.tbs.subject().to_der()), (Ok(a), Ok(b)) if a == b)
+    }
+
+    fn check_extensions(&self) -> Result<(), X509Error> {
+        let extensions = self.tbs.extensions().map(Vec::as_slice).unwrap_or_default();
+        for (i, extension) in extensions.iter().enumerate() {
+            let unknown = extension.critical && ![BASIC_CONSTRAINTS, KEY_USAGE].contains(&extension.extn_id);
+            let twice = extensions.iter().take(i).any(|earlier| earlier.extn_id == extension.extn_id);
+            if unknown || twice {
+                let oid = extension.extn_id.to_string();
+                return Err(X509Error::Extension { subject: self.subject(), oid });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The three parts of `Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue }`, the first as
+/// the bytes that were signed.
+fn split(der: &[u8]) -> x509_cert::der::Result<(&[u8], AlgorithmIdentifierOwned, BitString)> {
+    let mut reader = SliceReader::new(der)?;
+    let parts = reader.sequence(|r| {
+        let tbs = r.tlv_bytes()?;
+        x509_cert::der::Result::Ok((tbs, r.decode()?, r.decode()?))
+    })?;
+    reader.finish()?;
+    Ok(parts)
+}

@@ -6,6 +6,7 @@
 //! | attestor and verifier | assurance it can reach |
 //! | --- | --- |
 //! | [`software`] | `SelfReported`: the runtime measures itself, so a malicious host can forge all of it |
+//! | [`snp`] | AMD SEV-SNP reports, offline; `CpuTee` with launch measurements |
 //! | [`nvidia`] | GPU and NVSwitch reports with their reference manifests, offline; on top of a CPU TEE `CpuTeeGpuCc` |
 //!
 //! [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
@@ -13,6 +14,12 @@
 pub mod json;
 pub mod jws;
 pub mod nvidia;
+mod report_data;
+mod rsa_key;
+pub mod snp;
 pub mod software;
 pub mod tamper;
 pub mod x509;
+
+pub use report_data::ReportData;
+pub use rsa_key::RsaKey;

@@ -233,7 +233,7 @@ impl Certificate {
 
 /// The three parts of `Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue }`, the first as
 /// the bytes that were signed.
-fn split(der: &[u8]) -> x509_cert::der::Result<(&[u8], AlgorithmIdentifierOwned, BitString)> {
+pub(crate) fn split(der: &[u8]) -> x509_cert::der::Result<(&[u8], AlgorithmIdentifierOwned, BitString)> {
     let mut reader = SliceReader::new(der)?;
     let parts = reader.sequence(|r| {
         let tbs = r.tlv_bytes()?;

@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | [`software`] | `SelfReported`: the runtime measures itself, so a malicious host can forge all of it |
 //! | [`snp`] | AMD SEV-SNP reports, offline; `CpuTee` with launch measurements |
+//! | [`tokens`] | tokens of Google Confidential Space (`CpuTee`) and of NVIDIA's remote attestation service |
 //! | [`nvidia`] | GPU and NVSwitch reports with their reference manifests, offline; on top of a CPU TEE `CpuTeeGpuCc` |
 //!
 //! [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
@@ -19,6 +20,7 @@ mod rsa_key;
 pub mod snp;
 pub mod software;
 pub mod tamper;
+pub mod tokens;
 pub mod x509;
 
 pub use report_data::ReportData;

@@ -15,3 +15,4 @@ mod files;
 mod snp;
 mod snp_generate;
 mod test_keys;
+mod tokens;

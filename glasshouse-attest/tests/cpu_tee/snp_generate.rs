@@ -51,7 +51,7 @@ fn pss() -> Vec<u8> {
     tlv(0x30, &[&oid(&[1, 2, 840, 113549, 1, 1, 10]), &tlv(0x30, &[&parameters])])
 }
 
-fn rsa_key(which: usize) -> &'static RsaPrivateKey {
+pub(crate) fn rsa_key(which: usize) -> &'static RsaPrivateKey {
     static MADE: [OnceLock<RsaPrivateKey>; 2] = [OnceLock::new(), OnceLock::new()];
     let number = |text: &str| BoxedUint::from_be_slice_vartime(&hex::decode(text).unwrap());
     let make = |[p, q]: [&str; 2]| RsaPrivateKey::from_p_q(number(p), number(q), BoxedUint::from(65537u64)).unwrap();

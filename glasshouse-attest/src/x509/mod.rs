@@ -24,6 +24,7 @@ mod pem;
 
 pub use chain::{VerifiedLinks, check_validity, verify_chain};
 pub use pem::certificates_from_pem;
+pub(crate) use pem::der_from_pem;
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::Digest32;

@@ -11,8 +11,10 @@
     reason = "a test may end, and says aloud when it is skipped"
 )]
 
+mod corpus;
 mod files;
 mod snp;
 mod snp_generate;
+mod tdx;
 mod test_keys;
 mod tokens;

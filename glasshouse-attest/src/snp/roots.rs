@@ -58,7 +58,7 @@ impl SnpRoots {
         let name = vek.issuer();
         let (product, signs) = role_of(&name).ok_or_else(|| refused(format!("the issuer {name:?}")))?;
         let issuer = match chain.is_empty() {
-            false => self.from_chain(vek, chain, (product, signs)).map_err(refused)?,
+            false => self.through_chain(vek, chain, (product, signs)).map_err(refused)?,
             true => self
                 .keys
                 .iter()
@@ -72,7 +72,7 @@ impl SnpRoots {
         Err(refused(format!("a certificate whose signature does not verify with the key of {name:?}")))
     }
 
-    fn from_chain(
+    fn through_chain(
         &self,
         vek: &Certificate,
         chain: &[Certificate],

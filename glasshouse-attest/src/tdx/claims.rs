@@ -23,6 +23,7 @@ pub struct DcapClaims {
 }
 
 /// What a quote is about.
+#[allow(clippy::large_enum_variant, reason = "there is one of them for each quote")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     /// A trust domain.

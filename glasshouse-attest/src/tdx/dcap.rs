@@ -7,7 +7,9 @@ use dcap_qvl::configs::RustCryptoConfig;
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{Policy as _, QuoteClaims, QuotePolicy};
 use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::transcript::sha256;
 
 use super::codes::{self, refuse};
 use super::collateral::Collateral;
@@ -28,6 +30,11 @@ impl IntelRoot {
         Self(Some(der))
     }
 
+    /// SHA-256 of its DER.
+    pub(super) fn sha256(&self) -> Digest32 {
+        self.0.as_ref().map_or(INTEL_SGX_ROOT_CA, sha256)
+    }
+
     fn verifier(&self) -> QuoteVerifier<RustCryptoConfig> {
         match &self.0 {
             None => QuoteVerifier::new_prod().with_config(),
@@ -35,6 +42,11 @@ impl IntelRoot {
         }
     }
 }
+
+const INTEL_SGX_ROOT_CA: Digest32 = Fixed([
+    0x44, 0xa0, 0x19, 0x6b, 0x2b, 0x99, 0xf8, 0x89, 0xb8, 0xe1, 0x49, 0xe9, 0x5b, 0x80, 0x7a, 0x35, 0x0e, 0x74, 0x24,
+    0x96, 0x43, 0x99, 0xe8, 0x85, 0xa7, 0xcb, 0xb8, 0xcc, 0xfa, 0xb6, 0x74, 0xd3,
+]);
 
 /// Chains, revocation, signatures of the collateral, identity of the quoting enclave, TCB level, attributes. Debugging is
 /// left to the caller, and so is what TCB status to accept.

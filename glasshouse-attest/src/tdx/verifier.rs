@@ -2,6 +2,7 @@ use dcap_qvl::QuoteClaims;
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::refusal::Refusal;
+use glasshouse_core::transcript::sha256;
 
 use super::claims::{Body, DcapClaims};
 use super::codes::{self, refuse};
@@ -67,6 +68,10 @@ impl DcapVerifier {
     ) -> Result<DcapClaims, Refusal> {
         let strict = StrictQuote::parse(bytes, tee, collateral)?;
         strict.check_signatures(bytes)?;
+        // A root that the chain brings is looked at by nobody else: the pinned one stands in its place.
+        if let Some(root) = strict.pck_chain.get(2).map(sha256).filter(|root| *root != self.root.sha256()) {
+            return Err(refuse(codes::CHAIN, format_args!("the root {}", self.root.sha256()), root));
+        }
         let validity = [codes::CERTIFICATE_VALIDITY, codes::CERTIFICATE_VALIDITY];
         check_certificates("a certificate of the platform", &strict.pck_chain, at, validity)?;
         collateral.check_windows(at)?;

@@ -13,7 +13,7 @@ fn the_shared_corpus_is_as_expected() {
     let Some(folder) = corpus() else { return };
     let report = Corpus::read(&folder.join("cases.json")).unwrap().run();
     println!("{report}");
-    assert!(report.cases.len() >= 33);
+    assert!(report.cases.len() >= 32);
     assert!(report.all_as_expected());
     let last = report.to_string().lines().last().unwrap().to_owned();
     assert_eq!(last, format!("{0} cases, {0} as expected", report.cases.len()));

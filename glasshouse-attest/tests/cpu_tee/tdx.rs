@@ -169,7 +169,7 @@ fn tdx_policies() {
     assert_eq!(bound(ReportData::Full(&Digest64::from([0; 64]))), "report-data");
     assert_eq!(code(verifier.verify_sgx(&quote, &collateral, ReportData::Unknown, at())), "tee-type");
     let stranger = DcapVerifier::new(lax(), IntelRoot::other(vec![0x30, 0]));
-    assert_eq!(code(stranger.verify_tdx(&quote, &collateral, ReportData::Unknown, at())), "collateral");
+    assert_eq!(code(stranger.verify_tdx(&quote, &collateral, ReportData::Unknown, at())), "chain");
 }
 
 #[test]

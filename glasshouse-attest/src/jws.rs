@@ -17,9 +17,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use glasshouse_core::fixed::PublicKey32;
 use glasshouse_core::refusal::{Code, Refusal};
+use p384::ecdsa::signature::Verifier as _;
 use serde::{Deserialize, Serialize};
 
 use crate::json::{self, Limits};
+use crate::rsa_key::RsaKey;
+
+/// A token's key id is not one of the issuer's keys.
+pub const KEY_ID: Code = Code::new("key-id");
 
 /// A key, and with it the only algorithm that its tokens may name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +32,10 @@ use crate::json::{self, Limits};
 pub enum Key {
     /// `EdDSA` with Ed25519 (RFC 8037).
     Ed25519(PublicKey32),
+    /// `ES384`: ECDSA with P-384 and SHA-384 (RFC 7518 section 3.4).
+    Es384(p384::ecdsa::VerifyingKey),
+    /// `RS256`: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 7518 section 3.3).
+    Rs256(RsaKey),
 }
 
 impl Key {
@@ -34,6 +43,8 @@ impl Key {
     pub const fn algorithm(&self) -> &'static str {
         match self {
             Self::Ed25519(_) => "EdDSA",
+            Self::Es384(_) => "ES384",
+            Self::Rs256(_) => "RS256",
         }
     }
 }
@@ -44,6 +55,15 @@ impl Key {
 struct Header {
     alg: String,
     typ: String,
+}
+
+/// The same for tokens of an issuer with several keys.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyedHeader {
+    alg: String,
+    kid: String,
+    typ: Option<String>,
 }
 
 /// Signs a payload: the compact serialization with the header `{"alg":"EdDSA","typ":"JWT"}`.
@@ -61,25 +81,71 @@ pub fn sign(payload: &[u8], key: &SigningKey) -> String {
 /// # Errors
 /// `JWT_MALFORMED`, `JWT_ALGORITHM`, `JWT_KEY_CONFUSION` or `JWT_SIGNATURE`. Nothing of the token is repeated in them but the algorithm's name.
 pub fn verify(token: &str, key: &Key, limits: Limits) -> Result<Vec<u8>, Refusal> {
-    if token.len() > limits.bytes {
-        return Err(malformed(format!("a token of at most {} bytes", limits.bytes), format!("{} bytes", token.len())));
-    }
-    let mut parts = token.split('.');
-    let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        let count = token.split('.').count();
-        return Err(malformed("three parts joined by dots", format!("{count}")));
-    };
-    let header_bytes = decode(header, "header")?;
-    let signature_bytes = decode(signature, "signature")?;
-    let payload_bytes = decode(payload, "payload")?;
+    let parts = Parts::split(token, limits)?;
+    check_header(&parts.header, key, limits)?;
+    parts.payload_under(key, limits)
+}
 
-    check_header(&header_bytes, key, limits)?;
-    // The signing input is the token up to its last dot (RFC 7515 section 5.2), by construction of the three parts.
-    let signing_input = token.strip_suffix(signature).and_then(|t| t.strip_suffix('.')).unwrap_or_default();
-    check_signature(signing_input.as_bytes(), &signature_bytes, key)?;
-    json::check(&payload_bytes, limits).map_err(|error| malformed("a strict JSON payload", error))?;
-    Ok(payload_bytes)
+/// Verifies a compact token under the key that its `kid` names, the key naming the algorithm, and returns its payload
+/// as [`verify`] does. The header has `alg`, `kid` and at most `typ`.
+///
+/// # Errors
+/// Those of [`verify`], and [`KEY_ID`].
+pub fn verify_by_id<'k>(
+    token: &str,
+    key_of: impl FnOnce(&str) -> Option<&'k Key>,
+    limits: Limits,
+) -> Result<Vec<u8>, Refusal> {
+    let parts = Parts::split(token, limits)?;
+    json::check(&parts.header, limits).map_err(|error| malformed("a strict JSON header", error))?;
+    let header: KeyedHeader = serde_json::from_slice(&parts.header)
+        .map_err(|_| malformed("a header of alg, kid and typ", "other members"))?;
+    let Some(key) = key_of(&header.kid) else {
+        let advice = Some("fetch the issuer's keys again; a token of another issuer stays refused".to_owned());
+        return Err(Refusal { advice, ..Refusal::new(KEY_ID, "a key id of the issuer", format!("{:?}", header.kid)) });
+    };
+    check_algorithm(&header.alg, key)?;
+    if header.typ.is_some_and(|typ| typ != "JWT") {
+        return Err(malformed("typ JWT", "another typ"));
+    }
+    parts.payload_under(key, limits)
+}
+
+/// The parts of a token, decoded, nothing of them read.
+struct Parts<'a> {
+    signing_input: &'a str,
+    header: Vec<u8>,
+    payload: Vec<u8>,
+    signature: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    fn split(token: &'a str, limits: Limits) -> Result<Self, Refusal> {
+        if token.len() > limits.bytes {
+            let expected = format!("a token of at most {} bytes", limits.bytes);
+            return Err(malformed(expected, format!("{} bytes", token.len())));
+        }
+        let mut parts = token.split('.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            let count = token.split('.').count();
+            return Err(malformed("three parts joined by dots", format!("{count}")));
+        };
+        Ok(Self {
+            // The token up to its last dot (RFC 7515 section 5.2), by construction of the three parts.
+            signing_input: token.strip_suffix(signature).and_then(|t| t.strip_suffix('.')).unwrap_or_default(),
+            header: decode(header, "header")?,
+            signature: decode(signature, "signature")?,
+            payload: decode(payload, "payload")?,
+        })
+    }
+
+    fn payload_under(self, key: &Key, limits: Limits) -> Result<Vec<u8>, Refusal> {
+        check_signature(self.signing_input.as_bytes(), &self.signature, key)?;
+        json::check(&self.payload, limits).map_err(|error| malformed("a strict JSON payload", error))?;
+        Ok(self.payload)
+    }
 }
 
 fn check_header(bytes: &[u8], key: &Key, limits: Limits) -> Result<(), Refusal> {
@@ -91,18 +157,23 @@ fn check_header(bytes: &[u8], key: &Key, limits: Limits) -> Result<(), Refusal> 
     }
     let AlgorithmOnly { alg } =
         serde_json::from_slice(bytes).map_err(|_| malformed("a header with alg", "a header without it"))?;
-    if alg != key.algorithm() {
-        let seen: String = alg.chars().filter(char::is_ascii_graphic).take(16).collect();
-        let code = if alg.starts_with("HS") { Code::JWT_KEY_CONFUSION } else { Code::JWT_ALGORITHM };
-        let advice = Code::JWT_ALGORITHM.advice().map(str::to_owned);
-        return Err(Refusal { advice, ..Refusal::new(code, key.algorithm(), format!("alg {seen:?}")) });
-    }
+    check_algorithm(&alg, key)?;
     let header: Header =
         serde_json::from_slice(bytes).map_err(|_| malformed("a header of alg and typ", "other members"))?;
     if header.typ != "JWT" {
         return Err(malformed("typ JWT", "another typ"));
     }
     Ok(())
+}
+
+fn check_algorithm(alg: &str, key: &Key) -> Result<(), Refusal> {
+    if alg == key.algorithm() {
+        return Ok(());
+    }
+    let seen: String = alg.chars().filter(char::is_ascii_graphic).take(16).collect();
+    let code = if alg.starts_with("HS") { Code::JWT_KEY_CONFUSION } else { Code::JWT_ALGORITHM };
+    let advice = Code::JWT_ALGORITHM.advice().map(str::to_owned);
+    Err(Refusal { advice, ..Refusal::new(code, key.algorithm(), format!("alg {seen:?}")) })
 }
 
 fn check_signature(signing_input: &[u8], signature: &[u8], key: &Key) -> Result<(), Refusal> {
@@ -116,6 +187,13 @@ fn check_signature(signing_input: &[u8], signature: &[u8], key: &Key) -> Result<
             // Strict: weak keys and non-canonical signatures verify under none of the rules of RFC 8032 that differ.
             verifying.verify_strict(signing_input, &signature).map_err(|_| refused("one that does not verify"))
         }
+        Key::Es384(public) => {
+            let signature = p384::ecdsa::Signature::from_slice(signature)
+                .map_err(|_| refused("a signature of another length or range"))?;
+            public.verify(signing_input, &signature).map_err(|_| refused("one that does not verify"))
+        }
+        Key::Rs256(public) if public.verify_pkcs1_sha256(signing_input, signature) => Ok(()),
+        Key::Rs256(_) => Err(refused("one that does not verify")),
     }
 }
 

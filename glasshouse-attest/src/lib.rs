@@ -6,13 +6,25 @@
 //! | attestor and verifier | assurance it can reach |
 //! | --- | --- |
 //! | [`software`] | `SelfReported`: the runtime measures itself, so a malicious host can forge all of it |
-//! | [`nvidia`] | appraises GPUs and switches, which `CpuTeeGpuCc` needs beside a CPU's quote |
+//! | [`snp`] | AMD SEV-SNP reports, offline; `CpuTee` with launch measurements |
+//! | [`tdx`] | Intel TDX and SGX quotes with their collateral, offline; `CpuTee` with launch measurements |
+//! | [`tokens`] | tokens of Google Confidential Space (`CpuTee`) and of NVIDIA's remote attestation service |
+//! | [`nvidia`] | GPU and NVSwitch reports with their reference manifests, offline; on top of a CPU TEE `CpuTeeGpuCc` |
 //!
-//! [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
+//! [`corpus`] holds all of them to files of real evidence; [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
 
+pub mod corpus;
 pub mod json;
 pub mod jws;
 pub mod nvidia;
+mod report_data;
+mod rsa_key;
+pub mod snp;
 pub mod software;
 pub mod tamper;
+pub mod tdx;
+pub mod tokens;
 pub mod x509;
+
+pub use report_data::ReportData;
+pub use rsa_key::RsaKey;

@@ -28,6 +28,7 @@ pub use chain::{VerifiedLinks, check_validity, verify_chain};
 pub use crl::{Crl, check_revocation};
 pub use error::X509Error;
 pub use pem::certificates_from_pem;
+pub(crate) use pem::der_from_pem;
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::Digest32;
@@ -166,7 +167,7 @@ fn is_ecdsa_sha384(algorithm: &AlgorithmIdentifierOwned) -> bool {
 
 /// The three parts of `SEQUENCE { to be signed, signatureAlgorithm, signatureValue }`, which certificates and revocation
 /// lists are, the first as the bytes that were signed.
-fn split(der: &[u8]) -> x509_cert::der::Result<(&[u8], AlgorithmIdentifierOwned, BitString)> {
+pub(crate) fn split(der: &[u8]) -> x509_cert::der::Result<(&[u8], AlgorithmIdentifierOwned, BitString)> {
     let mut reader = SliceReader::new(der)?;
     let parts = reader.sequence(|r| {
         let tbs = r.tlv_bytes()?;

@@ -11,6 +11,12 @@ const MAX_TEXT: usize = 64 * 1024;
 /// # Errors
 /// [`X509Error::Pem`] for the text, [`X509Error::Length`] for too many, and those of [`Certificate::from_der`].
 pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<Certificate>, X509Error> {
+    let chain = der_from_pem(pem)?;
+    chain.iter().enumerate().map(|(position, der)| Certificate::from_der(der, position)).collect()
+}
+
+/// The same, certificate by certificate as DER, whatever it is.
+pub(crate) fn der_from_pem(pem: &[u8]) -> Result<Vec<Vec<u8>>, X509Error> {
     let text = match std::str::from_utf8(pem) {
         Ok(text) if pem.len() <= MAX_TEXT => text,
         _ => return Err(X509Error::Pem { line: 1 }),
@@ -27,8 +33,7 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<Certificate>, X509Error> 
                 if chain.len() >= MAX_CERTIFICATES {
                     return Err(X509Error::Length { expected: "at most eight", seen: chain.len().saturating_add(1) });
                 }
-                let der = STANDARD.decode(base64).map_err(|_| X509Error::Pem { line })?;
-                chain.push(Certificate::from_der(&der, chain.len())?);
+                chain.push(STANDARD.decode(base64).map_err(|_| X509Error::Pem { line })?);
                 None
             }
             (Some(base64), content) => Some(base64 + content),

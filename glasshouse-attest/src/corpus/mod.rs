@@ -1,0 +1,42 @@
+//! Conformance: runs a corpus of evidence and says, case by case, whether the verifiers decide as it expects.
+//!
+//! A corpus is a JSON file `{"note": …, "cases": [{"id", "kind", "at", "policy", "expect", "fails_at", …}]}` with paths
+//! relative to it. `at` is the clock; `policy` lies over the kind's default policy; `fails_at` is the code of the check
+//! that must refuse. Files are raw, hex, base64, PEM or DER, or the lists that NVIDIA's tools write. A kind, member or
+//! policy key that is not known breaks its case: it is never taken for a refusal.
+//!
+//! | kind | members |
+//! | --- | --- |
+//! | `nvidia-gpu`, `nvidia-switch` | `report`, `chain` and `nonce` (a list brings its own), `rims` |
+//! | `nvidia-rim` | `rim` |
+//! | `nras-eat` | `token`, `jwks`, `nonce` |
+//! | `sev-snp` | `report`, `vek`, optional `chain`, `report_data` or `report_data_prefix`, `vmpl` |
+//! | `tdx`, `sgx` | `quote`, `collateral`, optional `report_data` or `report_data_prefix` |
+//! | `gcp-confidential-space` | `token`, `jwks`, `audience`, `nonce` |
+
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod case;
+mod decode;
+mod kinds;
+mod report;
+
+pub use case::{Case, Corpus, CorpusError, Expectation};
+pub use decode::{binary, certificates, pem_chain};
+pub use report::{CaseReport, CorpusReport, Outcome};

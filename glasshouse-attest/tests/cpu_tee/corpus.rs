@@ -1,0 +1,134 @@
+//! The runner of corpora: the shared one is as expected, and what a case says wrongly is never taken for a refusal.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use glasshouse_attest::corpus::{Corpus, CorpusReport, Outcome};
+use serde_json::{Value, json};
+
+use crate::files::{corpus, read};
+
+#[test]
+fn the_shared_corpus_is_as_expected() {
+    let Some(folder) = corpus() else { return };
+    let report = Corpus::read(&folder.join("cases.json")).unwrap().run();
+    println!("{report}");
+    assert!(report.cases.len() >= 32);
+    assert!(report.all_as_expected());
+    let last = report.to_string().lines().last().unwrap().to_owned();
+    assert_eq!(last, format!("{0} cases, {0} as expected", report.cases.len()));
+}
+
+/// Writes a corpus of these cases beside copies of nothing: paths are absolute.
+fn run(cases: &Value) -> Result<CorpusReport, String> {
+    let folder = std::env::temp_dir().join(format!("glasshouse-corpus-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = folder.join(format!("{}.json", glasshouse_core::transcript::sha256(cases.to_string())));
+    std::fs::write(&path, json!({"note": "a test", "cases": cases}).to_string()).unwrap();
+    let report = Corpus::read(&path).map(|corpus| corpus.run()).map_err(|e| e.to_string());
+    std::fs::remove_file(&path).unwrap();
+    report
+}
+
+fn snp() -> Value {
+    let folder = corpus().unwrap();
+    let path = |name: &str| folder.join(name).canonicalize().unwrap().display().to_string();
+    json!({
+        "id": "a", "kind": "sev-snp", "report": path("snp/milan_v2/report.hex"), "vek": path("snp/milan_v2/vcek.der"),
+        "at": "2026-06-01T00:00:00Z", "expect": "accept",
+        "policy": {"dangerous_no_report_data": true, "dangerous_no_measurements": true},
+    })
+}
+
+#[test]
+fn what_a_case_says_wrongly_breaks_it() {
+    if corpus().is_none() {
+        return;
+    }
+    assert!(run(&json!([snp()])).unwrap().all_as_expected());
+    for (member, value) in [
+        ("kind", json!("sev-es")),
+        ("policy", json!({"allow_everything": true})),
+        ("policy", json!({"minimum_tcb": {"rome": {}}})),
+        ("chian", json!("chain.pem")),
+        ("report", json!("not-there.bin")),
+        ("vek", json!(7)),
+        ("report_data", json!("00")),
+        ("report_data_prefix", json!("")),
+        ("vmpl", json!(-1)),
+    ] {
+        for expect in ["accept", "reject"] {
+            let mut case = snp();
+            case[member] = value.clone();
+            case["expect"] = json!(expect);
+            let report = run(&json!([case])).unwrap();
+            assert!(matches!(report.cases[0].outcome, Outcome::Broken(_)), "{member}: {report}");
+            assert!(!report.all_as_expected());
+            assert!(report.to_string().ends_with("1 cases, 0 as expected"));
+        }
+    }
+    for (member, value) in [("at", json!("yesterday")), ("expect", json!("maybe")), ("policy", json!([]))] {
+        let mut case = snp();
+        case[member] = value;
+        assert!(run(&json!([case])).is_err(), "{member}");
+    }
+    assert!(run(&json!([])).is_err());
+    assert!(run(&json!([snp(), snp()])).unwrap_err().contains("two cases"));
+    assert!(Corpus::read(Path::new("/not/there.json")).is_err());
+}
+
+#[test]
+fn outcomes_other_than_the_expected_fail() {
+    if corpus().is_none() {
+        return;
+    }
+    let with = |changes: Value| {
+        let mut case = snp();
+        case.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        run(&json!([case])).unwrap().all_as_expected()
+    };
+    assert!(!with(json!({"expect": "reject"})));
+    assert!(!with(json!({"policy": {}})));
+    assert!(with(json!({"policy": {}, "expect": "reject"})));
+    assert!(with(json!({"policy": {}, "expect": "reject", "fails_at": "report-data"})));
+    assert!(!with(json!({"policy": {}, "expect": "reject", "fails_at": "measurement"})));
+    assert!(with(json!({"vmpl": 1, "expect": "reject", "fails_at": "vmpl"})));
+}
+
+/// Lists as NVIDIA's tools write them bring their own chain and nonce; one device twice is refused.
+#[test]
+fn lists_of_several_devices() {
+    let Some(folder) = corpus() else { return };
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let nonce = "4cff7f5380ead8fad8ec2c531c110aca4302a88f603792801a8ca29ee151af2e";
+    let report = hex::decode(String::from_utf8(read("nvidia/h100_full/report.hex")).unwrap().trim()).unwrap();
+    let entry = json!({
+        "arch": "HOPPER", "evidence": base64(&report), "certificate": base64(&read("nvidia/h100_full/chain.pem")),
+        "nonce": nonce,
+    });
+    let path = |name: &str| folder.join(name).canonicalize().unwrap().display().to_string();
+    let rims = ["driver_rim_545.00.swidtag", "vbios_rim_96.00.5E.00.01.swidtag"];
+    let rims = rims.map(|name| path(&format!("nvidia/h100_full/{name}")));
+    let run_list = |list: Value, more: Value| {
+        let file = std::env::temp_dir().join(format!(
+            "glasshouse-list-{}-{}.json",
+            std::process::id(),
+            glasshouse_core::transcript::sha256(list.to_string())
+        ));
+        std::fs::write(&file, list.to_string()).unwrap();
+        let mut case = json!({
+            "id": "list", "kind": "nvidia-gpu", "report": file.display().to_string(), "rims": rims,
+            "at": "2024-01-01T00:00:00Z", "policy": {"allow_missing_fwid": true},
+        });
+        case.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let report = run(&json!([case])).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert!(report.all_as_expected(), "{report}");
+    };
+    let refused = |code: &str| json!({"expect": "reject", "fails_at": code});
+    run_list(json!([entry]), json!({"expect": "accept"}));
+    run_list(json!([entry, entry]), refused("duplicate-device"));
+    let mut other = refused("nonce");
+    other["nonce"] = json!("00".repeat(32));
+    run_list(json!([entry]), other);
+}

@@ -1,0 +1,20 @@
+//! The verifiers of CPU TEEs and of tokens against the shared corpus of real evidence, against every change of it, and
+//! against evidence under roots of its own.
+//!
+//! Changes are sampled; all of them: `GLASSHOUSE_EXHAUSTIVE=1 cargo test --release -p glasshouse-attest --test cpu_tee
+//! changes`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test may end, and says aloud when it is skipped"
+)]
+
+mod corpus;
+mod files;
+mod snp;
+mod snp_generate;
+mod tdx;
+mod test_keys;
+mod tokens;

@@ -1,5 +1,6 @@
 use dcap_qvl::QuoteCollateralV3;
 use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::fixed::Fixed;
 use glasshouse_core::refusal::{Code, Refusal};
 use serde::Deserialize;
 use x509_cert::Certificate;
@@ -30,6 +31,16 @@ impl Collateral {
             json::check(document.as_bytes(), LIMITS).map_err(|e| malformed(&e.to_string()))?;
         }
         Ok(Self(parsed))
+    }
+
+    /// The platform (FMSPC) that the TCB information is for. Nothing is verified.
+    pub fn fmspc(&self) -> Option<Fixed<6>> {
+        #[derive(Deserialize)]
+        struct Platform {
+            fmspc: String,
+        }
+        let platform: Platform = serde_json::from_str(&self.0.tcb_info).ok()?;
+        Fixed::from_hex(&platform.fmspc.to_ascii_lowercase())
     }
 
     pub(super) fn inner(&self) -> &QuoteCollateralV3 {

@@ -5,5 +5,6 @@
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod mlp;
+pub mod qwen;
 
 pub use mlp::{MlpConfig, MlpWorkload};

@@ -7,6 +7,7 @@ pub mod claims;
 pub mod clock;
 #[cfg(any(test, doc, feature = "contract-tests"))]
 pub mod contract;
+pub mod durable;
 pub mod evidence;
 pub mod fixed;
 pub mod gate;

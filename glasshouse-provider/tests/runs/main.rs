@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod agent;
+mod durable;
 mod faults;
 mod interrupt;
 mod local;
@@ -17,9 +18,14 @@ use glasshouse_provider::serve_if_launched;
 
 fn main() {
     serve_if_launched(support::registry());
-    if let Some(folder) = std::env::args().skip_while(|argument| argument != interrupt::OWNER).nth(1) {
+    let told = |role| std::env::args().skip_while(move |argument| argument != role).nth(1);
+    if let Some(folder) = told(interrupt::OWNER) {
         return interrupt::owner(folder.as_ref());
     }
-    let tests = [whole::TESTS, local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS, interrupt::TESTS].concat();
-    support::main(&tests);
+    if let Some(folder) = told(durable::GATES) {
+        return durable::gates(folder.as_ref());
+    }
+    let runs = [whole::TESTS, durable::TESTS, interrupt::TESTS];
+    let parts = [local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS];
+    support::main(&[runs.concat(), parts.concat()].concat());
 }

@@ -131,7 +131,8 @@ pub struct RunFailure<R: std::fmt::Debug> {
     #[source]
     pub error: RunError,
     /// What went wrong after it: an end that was not seen or not journalled, a record that could not be written.
-    pub further: Vec<RunError>,
+    #[allow(clippy::box_collection)] // so that the whole stays a small `Err`
+    pub further: Box<Vec<RunError>>,
     /// The report, once there was anything to report.
     pub report: Option<Box<R>>,
 }
@@ -148,7 +149,7 @@ impl<R: std::fmt::Debug> RunFailure<R> {
                     Ok(report) => (Some(Box::new(report)), None),
                     Err(error) => (None, Some(error)),
                 };
-                Err(Self { error, further: errors.chain(last).collect(), report })
+                Err(Self { error, further: Box::new(errors.chain(last).collect()), report })
             }
         }
     }
@@ -156,6 +157,6 @@ impl<R: std::fmt::Debug> RunFailure<R> {
 
 impl<R: std::fmt::Debug> From<RunError> for RunFailure<R> {
     fn from(error: RunError) -> Self {
-        Self { error, further: Vec::new(), report: None }
+        Self { error, further: Box::default(), report: None }
     }
 }

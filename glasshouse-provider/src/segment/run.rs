@@ -120,23 +120,27 @@ pub(crate) fn main(registry: &Registry) -> i32 {
     }
 }
 
+/// What may panic, so that what was held survives it.
+fn guarded<T>(work: impl FnOnce() -> Result<T, SegmentFailure>) -> Result<T, SegmentFailure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(SegmentFailure::Panicked))
+}
+
 impl Segment<'_> {
     fn live(&mut self, secret: Secret<32>) -> (Outcome, Option<String>) {
         let mut held = Held::default();
-        let began = match catch_unwind(AssertUnwindSafe(|| self.begin(secret, &mut held))) {
-            Ok(Ok(order)) => order,
-            Ok(Err(failure)) => return self.fail_before_release(&failure),
-            Err(_) => return self.fail_before_release(&SegmentFailure::Panicked),
+        let began = guarded(|| self.begin(secret, &mut held));
+        let worked = match began {
+            Ok(order) => guarded(|| self.work(order, &mut held)),
+            // From the grant on only zeroization ends it, in whatever line it failed.
+            Err(failure) if held.data_key.is_some() || self.channel.is_some() => Err(failure),
+            Err(failure) => return self.fail_before_release(&failure),
         };
-        let protected = matches!(began.source, Source::Sealed { .. });
-        let worked = catch_unwind(AssertUnwindSafe(|| self.work(began, &mut held)));
         let ended = match worked {
-            Ok(Ok(None)) => (Outcome::Completed, None),
-            Ok(Ok(Some(stop))) => (Outcome::Stopped, Some(stop.to_string())),
-            Ok(Err(failure)) => self.failed(&failure),
-            Err(_) => self.failed(&SegmentFailure::Panicked),
+            Ok(None) => (Outcome::Completed, None),
+            Ok(Some(stop)) => (Outcome::Stopped, Some(stop.to_string())),
+            Err(failure) => self.failed(&failure),
         };
-        let ended = finish(self, held, protected, ended);
+        let ended = finish(self, held, self.start.mode == SegmentMode::Protected, ended);
         match (ended, deliver(self)) {
             // The work is done, but nobody has it.
             ((Outcome::Completed, _), Some(undelivered)) => (Outcome::Stopped, Some(undelivered)),
@@ -190,6 +194,10 @@ impl Segment<'_> {
                 held.zeroizer = self.registry.make_zeroizer(job.device);
                 if held.zeroizer.is_none() {
                     return Err(SegmentFailure::NoZeroizer(job.device));
+                }
+                // Making a workload and a zeroizer takes time that is the registry's.
+                if let Some(Err(refusal)) = lease.as_mut().map(|lease| lease.check(0, clock::now())) {
+                    return Ok(Some(Stop::Lease(refusal)));
                 }
                 let data_key = held.data_key.as_ref().ok_or(SegmentFailure::NoRandomness)?;
                 let inputs = inputs::from_package(&path, data_key, digests)?;

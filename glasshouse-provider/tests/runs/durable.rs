@@ -126,7 +126,7 @@ fn an_end_that_cannot_be_journalled_is_recorded() {
             _ => {}
         });
         let failure = block_on(run.budget(glasshouse_core::job::Budget::Units(30)).run()).unwrap_err();
-        let mut errors = std::iter::once(&failure.error).chain(&failure.further);
+        let mut errors = std::iter::once(&failure.error).chain(failure.further.iter());
         if trouble == "error" {
             assert!(matches!(errors.next(), Some(RunError::SegmentFailed { .. })), "{failure}");
         }

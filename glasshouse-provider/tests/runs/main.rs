@@ -6,6 +6,7 @@
 mod agent;
 mod durable;
 mod faults;
+mod grant;
 mod interrupt;
 mod local;
 #[path = "../kills/relay.rs"]
@@ -25,7 +26,7 @@ fn main() {
     if let Some(folder) = told(durable::GATES) {
         return durable::gates(folder.as_ref());
     }
-    let runs = [whole::TESTS, durable::TESTS, interrupt::TESTS];
+    let runs = [whole::TESTS, grant::TESTS, durable::TESTS, interrupt::TESTS];
     let parts = [local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS];
     support::main(&[runs.concat(), parts.concat()].concat());
 }

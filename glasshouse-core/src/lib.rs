@@ -2,6 +2,7 @@
 //!
 //! Sans-I/O: sessions take and give messages and take the clock as an argument. No HTTP, no async runtime, no tensors.
 
+pub mod anti_debug;
 pub mod channel;
 pub mod claims;
 pub mod clock;

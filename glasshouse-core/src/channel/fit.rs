@@ -24,10 +24,7 @@ const NOT_COVERED: usize = EventBody::LIMIT / 4;
 /// artifact's name stays as it is: a clipped one would be another artifact's.
 pub(super) fn fitted(mut body: EventBody) -> EventBody {
     match &mut body {
-        EventBody::Phase { .. }
-        | EventBody::Warm { .. }
-        | EventBody::Progress { .. }
-        | EventBody::Artifact { .. } => {}
+        EventBody::Phase { .. } | EventBody::Warm { .. } | EventBody::Progress { .. } | EventBody::Artifact { .. } => {}
         EventBody::Measured { method, .. } => clip(method),
         EventBody::Device { model, driver, uuid } => {
             clip(model);
@@ -148,7 +145,8 @@ mod tests {
 
     #[test]
     fn what_fits_stays_as_it_is() {
-        let region = WipedRegion { label: "key".into(), bytes: 32, method: "zeros".into(), verification: "read".into() };
+        let region =
+            WipedRegion { label: "key".into(), bytes: 32, method: "zeros".into(), verification: "read".into() };
         let body = EventBody::Failed { step: "train".into(), message: "out of memory; use a smaller batch".into() };
         assert_eq!(fitted(body.clone()), body);
         let mut body = receipt(vec![region; 9], vec!["swap".into()]);

@@ -353,7 +353,7 @@ fn agent(seeds: &mut Seeds) {
         r#"{{"id":"protected-0","mode":"protected","pid":12,"step":"train","steps":[{{"step":"start","boot_micros":1}},{{"step":"train","boot_micros":2}}],"last_seq":7,"exit":{exit}}}"#
     );
     let secret = secret(9);
-    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION), OwnerChannel::raw(&secret, SESSION));
+    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION, &BOOT), OwnerChannel::raw(&secret, SESSION, &BOOT));
     let bodies = all_bodies(&Script::default(), 100);
     let record = Blob(encode(&runtime.emit(&bodies[0], now(0)).unwrap()));
     let record = serde_json::to_string(&record).unwrap();

@@ -201,7 +201,8 @@ fn recorded(world: &World, wiped: bool) -> Result<EvidenceRecord, SuiteError> {
 
 fn raw_segment() -> Result<(Nonce32, RawSegmentRecord), SuiteError> {
     let (session, secret) = (random()?, glasshouse_core::secret::Secret::random().map_err(no_randomness)?);
-    let (mut runtime, mut owner) = (RuntimeChannel::raw(&secret, session), OwnerChannel::raw(&secret, session));
+    let (mut runtime, mut owner) =
+        (RuntimeChannel::raw(&secret, session, &session), OwnerChannel::raw(&secret, session, &session));
     for body in trained().into_iter().chain([end()]) {
         owner.accept(&runtime.emit(&body, at(5))?)?;
     }

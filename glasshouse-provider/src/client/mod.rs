@@ -15,6 +15,7 @@ pub use error::ClientError;
 
 use std::time::Duration;
 
+use glasshouse_core::fixed::Nonce32;
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::Endpoint;
 use reqwest::Method;
@@ -22,8 +23,8 @@ use reqwest::Method;
 use crate::wire::{AckRequest, ArtifactEntry, Hello, MAX_WAIT, RecordsPage, SegmentId, SegmentStatus, StartSegment};
 use transport::{Call, Transport};
 
-/// Talks to one agent. Every request carries a MAC of the launch secret and every answer is checked for one, so that
-/// whoever stands between can drop messages but not change, repeat or make them.
+/// Talks to one process of one agent. Every request carries a MAC of the launch secret and every answer is checked for
+/// one, so that whoever stands between can drop messages but not change, repeat or make them.
 pub struct AgentClient {
     transport: Transport,
 }
@@ -42,7 +43,7 @@ impl AgentClient {
     /// # Errors
     /// As every call here: [`ClientError`], which names the step.
     pub async fn hello(&self) -> Result<Hello, ClientError> {
-        self.transport.json(Call::new("hello", Method::GET, "/v1/hello")).await
+        self.transport.hello(Call::hello("hello")).await
     }
 
     /// Who is there, asked once and without patience: for waiting until an agent can be reached.
@@ -50,8 +51,13 @@ impl AgentClient {
     /// # Errors
     /// As [`Self::hello`].
     pub async fn try_hello(&self) -> Result<Hello, ClientError> {
-        let call = Call::new("hello", Method::GET, "/v1/hello");
-        self.transport.json(Call { tries: 1, timeout: Duration::from_secs(5), ..call }).await
+        self.transport.hello(Call { tries: 1, timeout: Duration::from_secs(5), ..Call::hello("hello") }).await
+    }
+
+    /// The id of the agent's process that this client talks to, once it has answered: the first one that did. When the
+    /// agent is started anew, every call is refused with [`WireCode::Restarted`](crate::wire::WireCode::Restarted).
+    pub fn boot(&self) -> Option<Nonce32> {
+        self.transport.boot()
     }
 
     /// Starts a segment. Its package must have been uploaded.

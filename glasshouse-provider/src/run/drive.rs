@@ -154,12 +154,24 @@ impl Leg<'_> {
             if ended {
                 return Ok(page.artifacts);
             }
+            if let Some(through) = after.filter(|_| !records.is_empty()) {
+                self.keep_up(through).await?;
+            }
             if let Some(exit) = page.status.exit.filter(|_| page.records.is_empty()) {
                 return Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit });
             }
             if began.elapsed() > self.limit {
                 return Err(RunError::Overdue { segment: self.start.id.to_string(), seconds: self.limit.as_secs() });
             }
+        }
+    }
+
+    /// Acknowledges what is durable, so that the agent lets go of it. The terminal event is not among it: the segment
+    /// waits for that one, and it is said last. An agent that is away is told with the next page.
+    async fn keep_up(&self, through: u64) -> Result<(), RunError> {
+        match self.client.acknowledge(&self.start.id, through).await {
+            Ok(_) | Err(ClientError::Unreachable { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

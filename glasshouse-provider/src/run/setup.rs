@@ -145,9 +145,11 @@ impl Setup {
         match mode {
             Mode::Raw => {
                 let (_, digest) = uploads.raw.as_ref().ok_or(missing)?;
+                let unmet = RunError::Missing { what: "an agent that has answered", call: "provider" };
+                let boot = rented.client.boot().ok_or(unmet)?;
                 let job = Some(Blob(encode(&self.job())));
                 let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package: *digest, job };
-                Ok((start, Link::Raw(Box::new(OwnerChannel::raw(&rented.launch_secret, session)))))
+                Ok((start, Link::Raw(Box::new(OwnerChannel::raw(&rented.launch_secret, session, &boot)))))
             }
             Mode::Protected => {
                 let (_, digest, _) = uploads.sealed.as_ref().ok_or(missing)?;

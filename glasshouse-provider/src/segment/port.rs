@@ -12,14 +12,12 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use glasshouse_core::fixed::Blob;
-use glasshouse_core::refusal::Refusal;
 use glasshouse_core::secret::Secret;
 use rustix::process::Signal;
 
 use super::stop::{Stop, StopFlag};
 use crate::clock;
-use crate::frames::{self, FromSegment, SegmentStart, ToSegment};
+use crate::frames::{self, Answer, FromSegment, SegmentStart, ToSegment};
 use crate::roles::note;
 use crate::wire::{SegmentStep, StepMark};
 
@@ -73,12 +71,8 @@ impl Port {
         let _ = self.send(&FromSegment::Step(StepMark { step, boot_micros: clock::boot_micros() }));
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let _ = self.send(&FromSegment::Refused(refusal));
-    }
-
-    pub(super) fn evidence(&mut self, evidence: Vec<u8>) {
-        let _ = self.send(&FromSegment::Evidence(Blob(evidence)));
+    pub(super) fn answer(&mut self, question: u64, answer: Answer) {
+        let _ = self.send(&FromSegment::Answer { question, answer });
     }
 
     /// The next message, if one is there.

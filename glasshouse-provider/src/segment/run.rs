@@ -172,7 +172,7 @@ impl Segment<'_> {
             SegmentMode::Raw => {
                 let job = self.start.job.as_ref().map_or(&[][..], |job| &job.0);
                 let job: JobSpec = decode("job", job, JobSpec::LIMIT)?;
-                self.channel = Some(RuntimeChannel::raw(&secret, self.start.session));
+                self.channel = Some(RuntimeChannel::raw(&secret, self.start.session, &self.start.boot));
                 Ok(Order { job, lease: None, source: Source::Raw })
             }
         }

@@ -150,6 +150,8 @@ pub struct Hello {
     pub version: String,
     /// The allocation's name, as it was launched.
     pub name: String,
+    /// Random for each start of the agent. Every later request is for the process that has this id.
+    pub boot: Nonce32,
     /// The agent's process id, in its own namespace.
     pub pid: u32,
     /// Boot clock of the machine, milliseconds.

@@ -71,7 +71,7 @@ pub(super) async fn execute(
     crate::roles::ensure_owner()?;
     super::files::prepare_folder(&setup.out)?;
     let run = Nonce32::random().map_err(|_| RunError::NoRandomness)?;
-    let uploads = Uploads::prepare(setup, plan)?;
+    let mut uploads = Uploads::prepare(setup, plan)?;
     let supervisor = setup.supervisor();
     // What an earlier owner left behind is ended first: it may hold the port, the card or the budget.
     supervisor.recover().await?;
@@ -89,7 +89,7 @@ pub(super) async fn execute(
     tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
     let mut begun = Vec::new();
     let ran = tokio::select! {
-        ran = segments(setup, plan, artifacts, &uploads, &rented, &mut begun, &mut tell) => ran,
+        ran = segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell) => ran,
         () = interrupted(setup) => Err(RunError::Interrupted),
     };
     tell.event(RunEvent::Ending);
@@ -126,7 +126,7 @@ async fn segments(
     setup: &Setup,
     plan: &[Mode],
     artifacts: Option<&ArtifactFolder>,
-    uploads: &Uploads,
+    uploads: &mut Uploads,
     rented: &Rented,
     begun: &mut Vec<Begun>,
     tell: &mut Teller<'_>,

@@ -29,6 +29,7 @@ use super::stop::Stop;
 use super::training::train;
 use crate::clock;
 use crate::frames::{FromSegment, SegmentStart};
+use crate::raw::{RawOrder, raw_key};
 use crate::roles::{LaunchError, Registry, SegmentContext, anti_debug_level, note};
 use crate::wire::{SegmentMode, SegmentStep};
 
@@ -86,8 +87,10 @@ pub(super) struct Order {
 }
 
 pub(super) enum Source {
+    /// Its data key is held.
     Sealed { digests: PackageDigests, result_key: PublicKey32 },
-    Raw,
+    /// Nobody proved anything for this one: it is no data key of the gate's.
+    Raw { digests: PackageDigests, data_key: Secret<32>, result_key: PublicKey32 },
 }
 
 /// Runs a segment. Gives the process's exit code: 0 completed, 1 failed, 3 stopped.
@@ -170,10 +173,13 @@ impl Segment<'_> {
         match self.start.mode {
             SegmentMode::Protected => attest(self, secret, attestor.as_ref(), held),
             SegmentMode::Raw => {
-                let job = self.start.job.as_ref().map_or(&[][..], |job| &job.0);
-                let job: JobSpec = decode("job", job, JobSpec::LIMIT)?;
+                let order = self.start.job.as_ref().map_or(&[][..], |order| &order.0);
+                let order: RawOrder = decode("raw order", order, RawOrder::LIMIT)?;
+                let session = self.start.session;
+                let (job, data_key, digests) = order.open(&secret, &session)?;
+                let result_key = raw_key(&secret, session)?.public();
                 self.channel = Some(RuntimeChannel::raw(&secret, self.start.session, &self.start.boot));
-                Ok(Order { job, lease: None, source: Source::Raw })
+                Ok(Order { job, lease: None, source: Source::Raw { digests, data_key, result_key } })
             }
         }
     }
@@ -188,8 +194,10 @@ impl Segment<'_> {
         let workload: &mut dyn Workload = held.workload.insert(workload).as_mut();
         self.enter(SegmentStep::OpenPackage);
         let path = self.start.package.clone();
-        let (inputs, seal_to) = match &source {
-            Source::Raw => (inputs::from_bundle(&path)?, None),
+        let (inputs, owner) = match &source {
+            Source::Raw { digests, data_key, result_key } => {
+                (inputs::from_package(&path, data_key, digests)?, *result_key)
+            }
             Source::Sealed { digests, result_key } => {
                 held.zeroizer = self.registry.make_zeroizer(job.device);
                 if held.zeroizer.is_none() {
@@ -200,8 +208,7 @@ impl Segment<'_> {
                     return Ok(Some(Stop::Lease(refusal)));
                 }
                 let data_key = held.data_key.as_ref().ok_or(SegmentFailure::NoRandomness)?;
-                let inputs = inputs::from_package(&path, data_key, digests)?;
-                (inputs, Some(SealTo { owner: *result_key, session: self.start.session }))
+                (inputs::from_package(&path, data_key, digests)?, *result_key)
             }
         };
         self.context.enter(RuntimeState::Training);
@@ -213,6 +220,7 @@ impl Segment<'_> {
         if job.export && stop.as_ref().is_none_or(|stop| *stop == Stop::Asked) {
             self.enter(SegmentStep::Export);
             self.phase(Phase::Exporting);
+            let seal_to = SealTo { owner, session: self.start.session };
             workload.export(&mut Exports { segment: self, seal_to })?;
         }
         Ok(stop)

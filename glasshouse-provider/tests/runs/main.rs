@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod agent;
+mod cleartext;
 mod durable;
 mod faults;
 mod grant;
@@ -26,7 +27,7 @@ fn main() {
     if let Some(folder) = told(durable::GATES) {
         return durable::gates(folder.as_ref());
     }
-    let runs = [whole::TESTS, grant::TESTS, durable::TESTS, interrupt::TESTS];
+    let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, interrupt::TESTS];
     let parts = [local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS];
     support::main(&[runs.concat(), parts.concat()].concat());
 }

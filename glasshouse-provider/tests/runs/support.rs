@@ -181,6 +181,9 @@ impl Workload for Counting {
         if let Some(name) = self.trouble.strip_prefix("artifact ") {
             sink.put(name, b"not what the owner thinks")?;
         }
+        if let Some(canary) = self.trouble.strip_prefix("canary ") {
+            sink.put("canary.bin", canary.repeat(100).as_bytes())?;
+        }
         sink.put("empty.bin", b"")?;
         sink.put("sum.bin", &self.sum.to_le_bytes().repeat(200_000))
     }

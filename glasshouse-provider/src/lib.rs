@@ -11,6 +11,7 @@ mod clock;
 mod frames;
 pub mod local;
 pub mod memory;
+mod progress;
 pub mod roles;
 pub mod run;
 mod segment;

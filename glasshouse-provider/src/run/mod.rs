@@ -9,6 +9,7 @@ mod event;
 mod execute;
 mod files;
 mod gate;
+mod limits;
 mod machine;
 mod overhead;
 mod protected;

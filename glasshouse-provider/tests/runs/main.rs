@@ -5,12 +5,16 @@
 
 mod agent;
 mod faults;
+mod hostile;
 mod interrupt;
 mod local;
 #[path = "../kills/relay.rs"]
 mod relay;
+mod strangers;
 mod supervisor;
 mod support;
+#[path = "../kills/tapped.rs"]
+mod tapped;
 mod whole;
 
 use glasshouse_provider::serve_if_launched;
@@ -20,6 +24,8 @@ fn main() {
     if let Some(folder) = std::env::args().skip_while(|argument| argument != interrupt::OWNER).nth(1) {
         return interrupt::owner(folder.as_ref());
     }
-    let tests = [whole::TESTS, local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS, interrupt::TESTS].concat();
+    let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
+    let runs = [whole::TESTS, hostile::TESTS, supervisor::TESTS, interrupt::TESTS].concat();
+    let tests = [agents, runs].concat();
     support::main(&tests);
 }

@@ -10,6 +10,7 @@ mod clock;
 mod frames;
 pub mod local;
 pub mod memory;
+mod progress;
 mod raw;
 pub mod roles;
 pub mod run;

@@ -115,6 +115,16 @@ pub enum RunError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     NoRandomness,
+    /// The segment says more than the run's record holds.
+    #[error(
+        "segment {segment} sent {events} events, more than its share of the record holds; its allocation is being ended"
+    )]
+    TooManyEvents {
+        /// Its id.
+        segment: String,
+        /// How many.
+        events: usize,
+    },
 }
 
 impl From<JournalError> for RunError {

@@ -10,6 +10,7 @@ mod execute;
 mod files;
 mod gate;
 mod gate_keys;
+mod limits;
 mod machine;
 mod overhead;
 mod protected;

@@ -109,11 +109,12 @@ impl RunBuilder<OverheadRun> {
     /// # Errors
     /// [`RunFailure`] with the first error, and with the report of what was measured before it: an excluded row.
     pub async fn run(self) -> Result<OverheadReport, RunFailure<OverheadReport>> {
-        let (kind, setup, mut listener) = self.complete()?;
+        let (kind, mut setup, mut listener) = self.complete()?;
         let plan = kind.order.plan(kind.repeats);
         if plan.is_empty() {
             return Err(RunError::Missing { what: "at least one repeat", call: "repeats" }.into());
         }
+        setup.segments = plan.len();
         let mut executed = execute(&setup, &plan, None, &mut *listener).await?;
         let errors = std::mem::take(&mut executed.errors);
         RunFailure::outcome(errors, report(&kind, &setup, executed))

@@ -18,6 +18,7 @@ use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 
 use super::artifacts::ArtifactFolder;
 use super::drive::Link;
+use super::limits::{Limits, progress_interval};
 use super::uploads::Uploads;
 use super::{Gate, RunError, StopHandle};
 use crate::raw::RawOrder;
@@ -61,6 +62,10 @@ pub(super) struct Setup {
     pub(super) handle_signals: bool,
     pub(super) stop: StopHandle,
     pub(super) patience: Option<Patience>,
+    /// Segments in the plan, which share the record.
+    pub(super) segments: usize,
+    /// Bytes of all artifacts together.
+    pub(super) artifact_limit: u64,
 }
 
 impl Setup {
@@ -86,13 +91,17 @@ impl Setup {
         }
     }
 
-    /// How long a segment may take in all: its lease, and time to come and go.
-    pub(super) fn limit(&self) -> Duration {
-        let work = match self.budget {
+    /// What a segment may come to: in time, its lease, and time to come and go.
+    pub(super) fn limit(&self) -> Limits {
+        Limits::new(self.training().max(self.lease.ttl).saturating_add(self.linger), self.segments)
+    }
+
+    /// How long a segment trains at most.
+    fn training(&self) -> Duration {
+        match self.budget {
             Budget::Millis(millis) => Duration::from_millis(millis),
             Budget::Units(_) => self.lease.ttl,
-        };
-        work.max(self.lease.ttl).saturating_add(self.linger)
+        }
     }
 
     /// How long the agent may be unreachable before its segment counts as lost.
@@ -102,16 +111,18 @@ impl Setup {
 
     /// The output folder as artifacts may use it: not over the package, nor over the journal.
     pub(super) fn artifact_folder(&self) -> ArtifactFolder {
-        ArtifactFolder::new(&self.out, [self.package.path.as_path(), self.journal_path.as_path()])
+        let taken = [self.package.path.as_path(), self.journal_path.as_path()];
+        ArtifactFolder::new(&self.out, taken, self.artifact_limit)
     }
 
     fn job(&self) -> JobSpec {
+        let progress = progress_interval(self.progress, self.training(), self.segments);
         JobSpec {
             workload: self.package.sealed.manifest.workload.clone(),
             device: self.device,
             warmup_units: self.warmup_units,
             budget: self.budget,
-            progress_millis: u64::try_from(self.progress.as_millis()).unwrap_or(u64::MAX),
+            progress_millis: u64::try_from(progress.as_millis()).unwrap_or(u64::MAX),
             export: self.export,
         }
     }

@@ -26,7 +26,7 @@ const LAST_GRACE: Duration = Duration::from_secs(4);
 
 /// What wakes a waiting segment.
 pub(super) enum Incoming {
-    Message(ToSegment),
+    Message(Box<ToSegment>),
     /// Look at the stop flag.
     Stop,
 }
@@ -78,7 +78,7 @@ impl Port {
     /// The next message, if one is there.
     pub(super) fn poll(&self) -> Option<ToSegment> {
         match self.incoming.try_recv() {
-            Ok(Incoming::Message(message)) => Some(message),
+            Ok(Incoming::Message(message)) => Some(*message),
             Ok(Incoming::Stop) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         }
     }
@@ -89,7 +89,7 @@ impl Port {
             return None;
         }
         match self.incoming.recv_timeout(patience) {
-            Ok(Incoming::Message(message)) => Some(message),
+            Ok(Incoming::Message(message)) => Some(*message),
             Ok(Incoming::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         }
     }
@@ -100,7 +100,7 @@ fn listen(mut input: File, sender: Sender<Incoming>, stop: StopFlag) {
         loop {
             match frames::read(&mut input) {
                 Ok(Some(message)) => {
-                    if sender.send(Incoming::Message(message)).is_err() {
+                    if sender.send(Incoming::Message(Box::new(message))).is_err() {
                         return;
                     }
                 }

@@ -12,10 +12,11 @@ use super::run::{Segment, SegmentFailure};
 use super::stop::Stop;
 use crate::clock;
 use crate::frames::{Answer, ToSegment};
+use crate::progress;
 use crate::wire::SegmentStep;
 
 /// Events that may wait at the agent for an owner who is away, before progress waits for the owner too.
-const MAX_UNACKNOWLEDGED: u64 = 1024;
+const MAX_UNACKNOWLEDGED: u64 = 512;
 
 /// Trains until the budget is used, the workload is finished, or something stops it.
 pub(super) fn train(
@@ -102,7 +103,8 @@ impl Training<'_, '_> {
             let now = clock::boot();
             total.ended = now;
             // Progress that nobody takes is held back: the stretch goes on, and the next one to be said is longer.
-            if now.saturating_sub(latest.began) >= every && self.segment.unacknowledged() < MAX_UNACKNOWLEDGED {
+            let due = progress::interval(every, total.length());
+            if now.saturating_sub(latest.began) >= due && self.segment.unacknowledged() < MAX_UNACKNOWLEDGED {
                 latest.ended = now;
                 self.report(&latest);
                 latest = Stretch { began: now, ended: now, first: self.progress.done };

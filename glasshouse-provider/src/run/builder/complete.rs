@@ -60,6 +60,8 @@ impl<K> RunBuilder<K> {
             handle_signals: self.handle_signals,
             stop: self.stop,
             patience: self.patience,
+            segments: 1,
+            artifact_limit: self.artifact_limit,
         };
         Ok((self.kind, setup, self.listener.unwrap_or_else(|| Box::new(|_| {}))))
     }

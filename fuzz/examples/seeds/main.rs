@@ -357,7 +357,7 @@ fn agent(seeds: &mut Seeds) {
         r#"{{"id":"protected-0","mode":"protected","pid":12,"step":"train","steps":[{{"step":"start","boot_micros":1}},{{"step":"train","boot_micros":2}}],"last_seq":7,"exit":{exit}}}"#
     );
     let secret = secret(9);
-    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION), OwnerChannel::raw(&secret, SESSION));
+    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION, &BOOT), OwnerChannel::raw(&secret, SESSION, &BOOT));
     let bodies = all_bodies(&Script::default(), 100);
     let record = Blob(encode(&runtime.emit(&bodies[0], now(0)).unwrap()));
     let record = serde_json::to_string(&record).unwrap();
@@ -407,6 +407,7 @@ fn agent(seeds: &mut Seeds) {
     for (i, one) in from.iter().enumerate() {
         seeds.mode("agent", 'i', &format!("one-{i}"), frame(one));
     }
-    let index = r#"{"entries":[{"name":"a","bytes":3},{"name":"b","bytes":0}],"public_inputs":[]}"#;
-    seeds.mode("agent", 'j', "raw-inputs", [b"GHRAW/1\n".as_slice(), &frame(index), b"123"].concat());
+    let job = r#"{"workload":"mlp","device":"cpu","warmup_units":1,"budget":{"units":3},"progress_millis":10,"export":true}"#;
+    let inputs = format!(r#"{{"enc":"{key}","ciphertext":"AQIDBA=="}}"#);
+    seeds.mode("agent", 'j', "raw-order", format!(r#"{{"job":{job},"inputs":{inputs}}}"#));
 }

@@ -192,8 +192,8 @@ pub fn session(world: &World, script: &Script, units: u64, start: u64) -> Sessio
 }
 
 pub fn raw_segment(world: &World, script: &Script, units: u64, start: u64) -> RawSegmentRecord {
-    let mut runtime = RuntimeChannel::raw(&world.launch_secret, world.session);
-    let mut owner = OwnerChannel::raw(&world.launch_secret, world.session);
+    let mut runtime = RuntimeChannel::raw(&world.launch_secret, world.session, &world.session);
+    let mut owner = OwnerChannel::raw(&world.launch_secret, world.session, &world.session);
     for (i, body) in (script.bodies)(script, units).iter().enumerate() {
         let secret_is_never_held = matches!(body, EventBody::Zeroized { .. });
         if !secret_is_never_held {

@@ -109,19 +109,15 @@ impl RunBuilder<OverheadRun> {
     /// # Errors
     /// [`RunFailure`] with the first error, and with the report of what was measured before it: an excluded row.
     pub async fn run(self) -> Result<OverheadReport, RunFailure<OverheadReport>> {
-        let (kind, setup, mut listener) = self.complete()?;
+        let (kind, mut setup, mut listener) = self.complete()?;
         let plan = kind.order.plan(kind.repeats);
         if plan.is_empty() {
             return Err(RunError::Missing { what: "at least one repeat", call: "repeats" }.into());
         }
+        setup.segments = plan.len();
         let mut executed = execute(&setup, &plan, None, &mut *listener).await?;
-        let error = executed.error.take();
-        let report = report(&kind, &setup, executed);
-        match (error, report) {
-            (None, Ok(report)) => Ok(report),
-            (None, Err(error)) => Err(error.into()),
-            (Some(error), report) => Err(RunFailure { error, report: report.ok().map(Box::new) }),
-        }
+        let errors = std::mem::take(&mut executed.errors);
+        RunFailure::outcome(errors, report(&kind, &setup, executed))
     }
 }
 

@@ -19,7 +19,7 @@ use glasshouse_core::overhead::{Order, OverheadFile};
 use glasshouse_core::protocol::{Message, Release, Signed, decode, encode, seal_artifact};
 use glasshouse_core::record::{Envelope, RecordedEvent, SessionRecord};
 use glasshouse_core::traits::Progress;
-use glasshouse_fuzz::keys::{SESSION, secret};
+use glasshouse_fuzz::keys::{BOOT, SESSION, secret};
 use glasshouse_fuzz::targets::record::{OpenEvent, OpenRawSegment, OpenRecord, OpenSession, closed};
 use glasshouse_fuzz::targets::{jwt, package};
 use serde::Serialize;
@@ -362,7 +362,7 @@ fn agent(seeds: &mut Seeds) {
     let record = Blob(encode(&runtime.emit(&bodies[0], now(0)).unwrap()));
     let record = serde_json::to_string(&record).unwrap();
     seeds.mode("agent", 'a', "hello", format!(
-        r#"{{"service":"glasshouse-agent","version":"0.1.0","name":"gh-1","pid":1,"boot_millis":5,"segments":[{status}]}}"#
+        r#"{{"service":"glasshouse-agent","version":"0.1.0","name":"gh-1","boot":"{BOOT}","pid":1,"boot_millis":5,"segments":[{status}]}}"#
     ));
     seeds.mode("agent", 'b', "status", &status);
     seeds.mode("agent", 'c', "start", format!(
@@ -380,21 +380,21 @@ fn agent(seeds: &mut Seeds) {
     let frame = |json: &str| [&(json.len() as u32).to_be_bytes(), json.as_bytes()].concat();
     let key = "05".repeat(32);
     let start = format!(
-        r#"{{"start":{{"id":"raw-0","mode":"raw","session":"{session}","attestor":"software","gate_key":"{key}","image_digest":null,"linger_millis":60000,"package":"/tmp/p","job":"e30="}}}}"#
+        r#"{{"start":{{"id":"raw-0","mode":"raw","session":"{session}","boot":"{BOOT}","attestor":"software","gate_key":"{key}","image_digest":null,"linger_millis":60000,"package":"/tmp/p","job":"e30="}}}}"#
     );
     let to = [
         start.as_str(),
-        r#"{"challenge":"e30="}"#,
-        r#"{"release":"e30="}"#,
+        r#"{"challenge":{"question":0,"challenge":"e30="}}"#,
+        r#"{"release":{"question":1,"release":"e30="}}"#,
         r#"{"command":"e30="}"#,
         r#"{"ack":{"through":3}}"#,
     ];
     seeds.mode("agent", 'h', "to-segment", to.map(frame).concat());
-    let refused = format!(r#"{{"refused":{refusal}}}"#);
+    let refused = format!(r#"{{"answer":{{"question":2,"answer":{{"refused":{refusal}}}}}}}"#);
     let from = [
         r#"{"step":{"step":"train","boot_micros":7}}"#,
-        r#"{"evidence":"e30="}"#,
-        r#""released""#,
+        r#"{"answer":{"question":0,"answer":{"evidence":"e30="}}}"#,
+        r#"{"answer":{"question":1,"answer":"released"}}"#,
         refused.as_str(),
         r#"{"record":{"seq":3,"record":"AQI="}}"#,
         r#"{"artifact":{"name":"a","piece":"AQI=","last":true}}"#,

@@ -189,7 +189,7 @@ pub(super) async fn authenticated(
     let answer = match gatekeeper.admit(&parts, &given) {
         Ok(()) => {
             if given.boot.is_some() {
-                guest.is_known();
+                guest.recognize();
             }
             match gatekeeper.body(parts.uri.path(), body, &given.body).await {
                 Ok((body, share)) => done(Request::from_parts(parts, Body::from(body)), next, share).await,

@@ -38,7 +38,7 @@ pub(super) struct Guest {
 
 impl Guest {
     /// The owner was here: this connection stays while others have to go.
-    pub(super) fn is_known(&self) {
+    pub(super) fn recognize(&self) {
         self.known.store(true, Ordering::Relaxed);
     }
 }
@@ -109,7 +109,7 @@ mod tests {
     fn strangers_push_each_other_out_and_not_the_owner() {
         let guests = Guests::default();
         guests.admit(0);
-        guests.admit(1).is_known();
+        guests.admit(1).recognize();
         for number in 2..2000 {
             guests.admit(number);
         }

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use glasshouse_core::fixed::Digest48;
+use glasshouse_core::refusal::one_line;
 use tokio::sync::watch;
 
 use super::artifacts::Artifacts;
@@ -20,8 +21,7 @@ use crate::wire::{
     MAX_MESSAGE, OutboxRecord, RecordsPage, SegmentExit, SegmentStatus, SegmentStep, StartSegment, StepMark,
 };
 
-/// Unacknowledged records kept per segment, and their bytes. A segment holds its progress back long before, when nobody
-/// acknowledges it; one that goes beyond is broken.
+/// Unacknowledged records kept per segment, and their bytes. A segment holds progress back long before; this is a broken one.
 const MAX_RECORDS: usize = 1 << 14;
 const MAX_BYTES: usize = 64 << 20;
 /// A gate gives up after a few challenges.
@@ -107,13 +107,11 @@ impl Outbox {
                 if state.current().is_none_or(|current| question > current) {
                     return Err(format!("question {question} was answered, and not asked"));
                 }
-                // Whoever asked may have stopped waiting: that it is open stays true.
-                if matches!(answer, Answer::Released) {
-                    state.opened = Some(question);
-                }
-                // Late, the answer to an earlier question is nobody's.
-                if state.current() == Some(question) {
-                    state.answer = Some(answer);
+                // Whoever asked may have stopped waiting: a release that is open stays so, other late answers are nobody's.
+                match answer {
+                    Answer::Released => state.opened = Some(question),
+                    answer if state.current() == Some(question) => state.answer = Some(answer),
+                    _ => {}
                 }
             }
             FromSegment::Record { seq, record } => {
@@ -128,7 +126,7 @@ impl Outbox {
             FromSegment::Artifact { name, piece, last } => {
                 state.artifacts.append(&name, &piece.0, last).map_err(|e| format!("artifact {name}: {e}"))?;
             }
-            FromSegment::Ending(reason) => state.reason = Some(reason),
+            FromSegment::Ending(reason) => state.reason = Some(one_line(&reason)),
         }
         drop(state);
         self.wake();
@@ -282,11 +280,10 @@ mod tests {
         assert!(outbox.answer(0).is_none() && outbox.answer(1).is_none());
         answer(1, evidence(2)).unwrap();
         assert!(matches!(outbox.answer(1), Some(Answer::Evidence(Blob(bytes))) if bytes == [2]));
-        // A release that nobody waited for any more, and that was opened after the next question.
+        // A release that is opened after the next question.
         assert_eq!((outbox.ask(release), outbox.ask(three)), (Ok(2), Ok(3)));
         answer(2, Answer::Released).unwrap();
-        assert!(outbox.answer(3).is_none());
-        assert_eq!(outbox.asked(release), Some(2));
+        assert_eq!((outbox.answer(3).is_none(), outbox.asked(release)), (true, Some(2)));
         assert!(matches!(outbox.answer(2), Some(Answer::Released)));
         answer(9, Answer::Released).unwrap_err();
     }

@@ -107,6 +107,12 @@ fn operations(device: &Device, dtype: DType, odd: bool, passed: &mut bool) -> Ou
             attention(&t[0], &t[1], &t[2], &Packing::new(rows, length, &documents, t[0].device())?)
         })?;
     }
+    // More keys than a warp holds in registers.
+    let long = 1304 + more;
+    let shapes: [&[usize]; 3] = [&[1, long, 2, 16], &[1, long, 1, 16], &[1, long, 1, 16]];
+    compare("attention, long", &shapes, &|t| {
+        attention(&t[0], &t[1], &t[2], &Packing::new(1, long, &vec![0; long], t[0].device())?)
+    })?;
     let words = Tensor::randn(0f32, 0.1f32, (5000 + more, n), &Device::Cpu)?;
     let targets: Vec<u32> = (0..tokens as u32).map(|i| i * 13 % 5000).collect();
     compare("linear_cross_entropy", &[&[tokens, n]], &|t| {

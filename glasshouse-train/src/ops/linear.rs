@@ -75,9 +75,9 @@ impl InplaceOp2 for AddBias {
         bl: &Layout,
     ) -> Result<()> {
         use super::cuda::{Arg, Kernel};
-        let (count, columns) = (yl.shape().elem_count(), bl.shape().elem_count());
-        let kernel = Kernel::of("add_bias", y)?;
-        kernel.over(count, &[Arg::from(y, yl)?, Arg::from(bias, bl)?, Arg::size(count)?, Arg::size(columns)?])
+        let columns = bl.shape().elem_count();
+        let rows = yl.shape().elem_count() / columns.max(1);
+        Kernel::of("add_bias", y)?.blocks(rows, &[Arg::from(y, yl)?, Arg::from(bias, bl)?, Arg::size(columns)?])
     }
 }
 

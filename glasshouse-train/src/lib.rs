@@ -2,8 +2,11 @@
 //!
 //! Raw and protected runs call exactly the same code here, and one binary on one device gives the same bits every time.
 
+pub mod data;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod mlp;
+
+mod rng;
 
 pub use mlp::{MlpConfig, MlpWorkload};

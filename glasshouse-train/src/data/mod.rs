@@ -4,7 +4,6 @@
 //! Everything here is a function of its inputs, so that raw and protected segments and a resumed run see the same
 //! batches. No message repeats what the data says: an error may be shown where the data must not be.
 
-mod batch;
 mod dataset;
 mod document;
 mod encoder;
@@ -16,7 +15,7 @@ mod template;
 mod time;
 mod tokenizer;
 
-pub use batch::{Batch, IGNORE};
+pub use crate::qwen::{Batch, IGNORE};
 pub use dataset::{Dataset, DatasetSummary};
 pub use document::Document;
 pub use encoder::{Encoder, Piece};

@@ -20,4 +20,5 @@ pub mod wire;
 pub use local::LocalProvider;
 pub use memory::MemoryProvider;
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
-pub use run::{OverheadRun, ProtectedRun};
+pub use run::{OverheadRun, ProtectedRun, RawRun};
+pub use segment::PUBLIC_INPUTS_VARIABLE;

@@ -99,9 +99,8 @@ impl Leg<'_> {
             tell.moment("released", session);
             tell.event(RunEvent::Released { position: self.position });
         }
-        let artifacts = self.records(link, home, tell).await?;
+        self.records(link, home, tell).await?;
         tell.moment("ended", session);
-        self.fetch(link, home, &artifacts).await?;
         let last = home.events.len().saturating_sub(1);
         client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
         tell.moment("acknowledged", session);
@@ -114,13 +113,8 @@ impl Leg<'_> {
         }
     }
 
-    /// Takes records until the terminal event.
-    async fn records(
-        &self,
-        link: &mut Link,
-        home: &mut SegmentResult,
-        tell: &mut Teller<'_>,
-    ) -> Result<Vec<ArtifactEntry>, RunError> {
+    /// Takes records until the terminal event, and each artifact once its event is there.
+    async fn records(&self, link: &mut Link, home: &mut SegmentResult, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let (began, mut down, mut stopped) = (Instant::now(), None::<Instant>, false);
         let mut after = None;
         loop {
@@ -151,8 +145,13 @@ impl Leg<'_> {
                 tell.runtime_event(self.position, &header, &body);
                 home.events.push((header, body));
             }
+            match self.fetch(link, home, &page.artifacts).await {
+                // The next page tries again, and knows how long that may go on.
+                Err(RunError::Client(ClientError::Unreachable { .. })) if !ended => {}
+                fetched => fetched?,
+            }
             if ended {
-                return Ok(page.artifacts);
+                return Ok(());
             }
             if let Some(exit) = page.status.exit.filter(|_| page.records.is_empty()) {
                 return Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit });
@@ -163,7 +162,8 @@ impl Leg<'_> {
         }
     }
 
-    /// Downloads what the events announced and checks it against what they say.
+    /// Downloads what the events announced and is not here yet, and checks it against what they say: a checkpoint must
+    /// outlive the allocation that it was made on.
     async fn fetch(&self, link: &Link, home: &mut SegmentResult, entries: &[ArtifactEntry]) -> Result<(), RunError> {
         let wanted: Vec<_> = home
             .events
@@ -174,6 +174,7 @@ impl Leg<'_> {
                 }
                 _ => None,
             })
+            .skip(home.artifacts.len())
             .collect();
         for (name, digest, sealed_digest) in wanted {
             if let Some(folder) = self.artifacts {

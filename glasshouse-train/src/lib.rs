@@ -6,6 +6,7 @@ pub mod data;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod mlp;
+pub mod ops;
 pub mod qwen;
 
 mod rng;

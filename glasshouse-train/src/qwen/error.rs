@@ -156,7 +156,7 @@ impl QwenError {
     /// What candle says, told apart by whether there was too little memory.
     pub(crate) fn candle(what: &str, error: &candle_core::Error) -> Self {
         let (what, why) = (what.to_owned(), error.to_string());
-        match why.to_ascii_lowercase().contains("out of memory") || why.contains("OUT_OF_MEMORY") {
+        match why.to_ascii_lowercase().replace('_', " ").contains("out of memory") {
             true => {
                 let advice = "use fewer rows, shorter sequences, or recomputation of layers".to_owned();
                 Self::OutOfMemory { what, advice }

@@ -7,8 +7,11 @@
 //!   added into the weights.
 
 mod batch;
+mod block;
+mod build;
 mod config;
 mod error;
+mod guard;
 mod lora;
 mod map;
 mod model;
@@ -17,6 +20,7 @@ mod weights;
 pub use batch::{Batch, IGNORE};
 pub use config::QwenConfig;
 pub use error::QwenError;
+pub use guard::check_gradients;
 pub use lora::{LoraConfig, Target};
 pub use model::{Loss, Qwen2};
 pub use weights::Weights;

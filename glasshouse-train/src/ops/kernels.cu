@@ -94,6 +94,19 @@ template <typename T> static __device__ void uniform(T *y, u32 count, u64 seed, 
     }
 }
 
+// A block for each row of the index, which is a row of y (put) or of x.
+template <typename T> static __device__ void move_rows(T *y, const T *x, const u32 *index, u32 n, u32 put) {
+    const u64 there = index[blockIdx.x], here = blockIdx.x;
+    y += (put ? there : here) * n;
+    x += (put ? here : there) * n;
+    if (packed<T>(x, n) && packed<T>(y, n)) {
+        for (u32 i = threadIdx.x; i < n / Pack<T>::N; i += blockDim.x)
+            reinterpret_cast<uint4 *>(y)[i] = reinterpret_cast<const uint4 *>(x)[i];
+    } else {
+        for (u32 i = threadIdx.x; i < n; i += blockDim.x) y[i] = x[i];
+    }
+}
+
 // A block for each row of y [rows, n] and x [rows, 2 n].
 template <typename T> static __device__ void swiglu(T *y, const T *x, u32 n) {
     y += (u64)blockIdx.x * n;
@@ -395,6 +408,8 @@ BOTH(add_bias, (float *y, const float *b, u32 n, u32 c), (bf16 *y, const bf16 *b
 BOTH(dropout, (float *y, const float *x, u32 n, u64 s, u32 t, float f, u32 a),
      (bf16 *y, const bf16 *x, u32 n, u64 s, u32 t, float f, u32 a), (y, x, n, s, t, f, a))
 BOTH(uniform, (float *y, u32 n, u64 s, float b), (bf16 *y, u32 n, u64 s, float b), (y, n, s, b))
+BOTH(move_rows, (float *y, const float *x, const u32 *i, u32 n, u32 p),
+     (bf16 *y, const bf16 *x, const u32 *i, u32 n, u32 p), (y, x, i, n, p))
 BOTH(swiglu, (float *y, const float *x, u32 n), (bf16 *y, const bf16 *x, u32 n), (y, x, n))
 BOTH(swiglu_backward, (float *x, const float *d, u32 n), (bf16 *x, const bf16 *d, u32 n), (x, d, n))
 BOTH(rms_norm, (float *y, const float *x, const float *w, u32 n, float e),

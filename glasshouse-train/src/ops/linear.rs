@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::gemm;
-use super::host::{Number, span, span_mut, with_pair};
+use super::host::{Number, grain, span, span_mut, with_pair};
 use super::memory::unwritten;
 use super::record::record;
 
@@ -82,7 +82,7 @@ impl InplaceOp2 for AddBias {
 }
 
 fn add<T: Number>(y: &mut [T], bias: &[T]) {
-    y.par_chunks_mut(bias.len().max(1)).for_each(|row| {
+    y.par_chunks_mut(bias.len().max(1)).with_min_len(grain(bias.len())).for_each(|row| {
         for (y, bias) in row.iter_mut().zip(bias) {
             *y = T::narrow(y.wide() + bias.wide());
         }

@@ -32,6 +32,7 @@ mod random;
 mod record;
 mod rms_norm;
 mod rope;
+mod rows;
 mod softmax;
 mod swiglu;
 
@@ -51,4 +52,5 @@ pub(crate) use lora::{Adapter, AdapterGradient, Adapters};
 pub(crate) use random::uniform;
 pub(crate) use rms_norm::{rms_norm_backward, rms_norm_forward};
 pub(crate) use rope::rope_in_place;
+pub(crate) use rows::{put_rows, take_rows};
 pub(crate) use swiglu::{swiglu_backward, swiglu_forward};

@@ -117,11 +117,11 @@ fn rotate<T: Number>(
     let (rows, length, heads, dim) = layout.shape().dims4()?;
     let [row_stride, token_stride, head_stride] = head_strides(layout)?;
     let half = dim / 2;
-    for token in 0..rows * length {
+    for (token, position) in positions.iter().enumerate().take(rows * length) {
         let start = layout.start_offset() + token / length * row_stride + token % length * token_stride;
-        let angles = positions[token] as usize * half;
+        let angles = *position as usize * half;
         let (Some(cos), Some(sin)) = (cos.get(angles..angles + half), sin.get(angles..angles + half)) else {
-            bail!("rope: position {} is beyond the table", positions[token]);
+            bail!("rope: position {position} is beyond the table");
         };
         for head in 0..heads {
             let (low, high) = x[start + head * head_stride..][..dim].split_at_mut(half);

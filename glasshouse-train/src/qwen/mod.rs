@@ -6,6 +6,7 @@
 //! - `guard`: no trainable variable without a gradient; `adapter`: PEFT's files; `merge`: a directory with the adapter
 //!   added into the weights.
 
+pub mod adapter;
 mod batch;
 mod block;
 mod build;
@@ -14,6 +15,7 @@ mod error;
 mod guard;
 mod lora;
 mod map;
+pub mod merge;
 mod model;
 mod weights;
 

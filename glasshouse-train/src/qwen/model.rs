@@ -4,7 +4,9 @@ use candle_core::{DType, Device, Tensor, Var};
 use super::block::{Block, Kept, Pass};
 use super::build::{Builder, Parts, Source};
 use super::{Batch, IGNORE, LoraConfig, QwenConfig, QwenError, Weights};
-use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_backward, rms_norm_forward};
+use crate::ops::{
+    Dropout, Packing, RopeTable, cross_entropy_forward, gemm, put_rows, rms_norm_backward, rms_norm_forward, take_rows,
+};
 
 /// A Qwen2 model: the base frozen on one device, and adapters over it to train.
 pub struct Qwen2 {
@@ -208,7 +210,7 @@ impl Qwen2 {
 
     fn embed(&self, batch: &Batch) -> candle_core::Result<Tensor> {
         let tokens = Tensor::from_slice(&batch.tokens, batch.tokens.len(), &self.device)?;
-        self.parts.embedding.index_select(&tokens, 0)
+        take_rows(&self.parts.embedding, &tokens)
     }
 
     fn pass(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Pass> {
@@ -316,7 +318,7 @@ impl Qwen2 {
         rms_norm_backward(&of_rows, &counted.of(&last)?, &gradient, &self.parts.norm, pass.eps)?;
         let mut dx = Some(match &counted.rows {
             None => of_rows,
-            Some(rows) => last.zeros_like()?.index_add(rows, &of_rows, 0)?,
+            Some(rows) => put_rows(&of_rows, rows, last.dim(0)?)?,
         });
         drop((last, gradient));
         let mut gradients = Vec::with_capacity(self.trainable.len());
@@ -337,7 +339,7 @@ impl Counted {
     fn of(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         match &self.rows {
             None => Ok(x.clone()),
-            Some(rows) => x.index_select(rows, 0),
+            Some(rows) => take_rows(x, rows),
         }
     }
 }

@@ -193,7 +193,9 @@ mod tests {
         let talk = Example::Conversation { messages: vec![Message::new("assistant", "ab")], tools: None };
         assert_eq!(encoder.encode(&talk).unwrap().tokens, [2]);
         let plain = br#"{"eos_token":"<end>"}"#;
-        let encoder = Encoder::from_files(tokenizer, plain, Some(b"c{% for m in messages %}{{ m.content }}{% endfor %}"), day).unwrap();
+        let encoder =
+            Encoder::from_files(tokenizer, plain, Some(b"c{% for m in messages %}{{ m.content }}{% endfor %}"), day)
+                .unwrap();
         assert_eq!(encoder.encode(&talk).unwrap().tokens, [3, 2]);
         let without = Encoder::from_files(tokenizer, plain, None, day).unwrap().encode(&talk).err().unwrap();
         assert!(without.to_string().contains("is missing"), "{without}");

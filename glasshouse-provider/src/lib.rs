@@ -9,6 +9,8 @@ mod bundle;
 pub mod client;
 mod clock;
 mod frames;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod local;
 pub mod memory;
 pub mod roles;

@@ -55,7 +55,8 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
     wanted
         .iter()
         .map(|input| {
-            let folder = folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_INPUTS_VARIABLE}")))?;
+            let folder =
+                folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_INPUTS_VARIABLE}")))?;
             let path = folder.join(&input.name);
             let (seen, bytes) =
                 sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;

@@ -152,7 +152,9 @@ impl Workload for Counting {
         }
         match self.trouble.as_str() {
             "panic" if self.done > 10 => panic!("asked to"),
-            "error" | "checkpoints" if self.done > 10 => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
+            "error" | "checkpoints" if self.done > 10 => {
+                return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done });
+            }
             _ => {}
         }
         Ok(Progress { done: self.done, loss: Some(1.0 / self.done as f64), ..Progress::default() })

@@ -326,8 +326,8 @@ fn train(
             Ok(true)
         }
         Err(failure) => {
-            let checkpoints = failure.report.iter().flat_map(|report| &report.artifacts);
-            if let Some(last) = checkpoints.filter(|artifact| artifact.name.starts_with("checkpoint-")).last() {
+            let mut artifacts = failure.report.iter().flat_map(|report| &report.artifacts).rev();
+            if let Some(last) = artifacts.find(|artifact| artifact.name.starts_with("checkpoint-")) {
                 say(format_args!("The last checkpoint is {}; go on with --resume {}", last.name, out.display()));
             }
             Err(failure.error.into())

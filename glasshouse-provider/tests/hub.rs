@@ -12,6 +12,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use futures_util::StreamExt as _;
 use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_provider::hub::{Hub, HubError};
 use sha2::{Digest as _, Sha256};
@@ -84,7 +85,14 @@ async fn file(
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     if let Some(at) = fake.breaks.lock().unwrap().take() {
         let pieces = [Ok(bytes[..at].to_vec()), Err(std::io::Error::other("broken off"))];
-        return (status, Body::from_stream(futures_util::stream::iter(pieces))).into_response();
+        // What came before the end is on its way by then.
+        let slowly = futures_util::stream::iter(pieces).then(|piece| async move {
+            if piece.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            }
+            piece
+        });
+        return (status, Body::from_stream(slowly)).into_response();
     }
     (status, bytes).into_response()
 }

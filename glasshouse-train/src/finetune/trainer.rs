@@ -216,7 +216,11 @@ impl Trainer {
         self.read_back()?;
         let weights = self.weights()?;
         if weights.iter().any(|value| !value.is_finite()) {
-            return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.step });
+            let why = format!(
+                "the adapters are not finite after {} steps, so no checkpoint is made; lower the learning rate or look at the data",
+                self.step
+            );
+            return Err(device("training", why));
         }
         let AdamWState { first, second, .. } =
             self.optimizer.state().map_err(|e| device_failed("reading the optimizer", &e))?;

@@ -15,10 +15,14 @@ impl Stream {
         Self { key: mix(seed.wrapping_add(mix(number.wrapping_add(GOLDEN)))) }
     }
 
+    /// All 64 bits.
+    pub(crate) fn word(self, index: u64) -> u64 {
+        mix(self.key.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN)))
+    }
+
     /// Uniform in [0, 1).
     pub(crate) fn uniform(self, index: u64) -> f64 {
-        let bits = mix(self.key.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN)));
-        (bits >> 11) as f64 / (1u64 << 53) as f64
+        (self.word(index) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Standard normal, by Box and Muller; uses the uniforms at `2 * index` and the one after it.

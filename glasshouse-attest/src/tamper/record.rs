@@ -167,6 +167,7 @@ fn recorded(world: &World, wiped: bool) -> Result<EvidenceRecord, SuiteError> {
         regions: Vec::new(),
         allocator_bytes: None,
         unlocked_bytes: 0,
+        key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
         swapped_bytes: None,
         not_covered: Vec::new(),
         millis: 1,

@@ -87,6 +87,7 @@ pub fn all_bodies(script: &Script, units: u64) -> Vec<EventBody> {
                 }],
                 allocator_bytes: Some(4096),
                 unlocked_bytes: 0,
+                key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
                 swapped_bytes: Some(0),
                 not_covered: vec![format!("registers {}", script.secret)],
                 millis: 3,

@@ -161,7 +161,7 @@ impl Workload for Counting {
         if self.trouble == "talk" {
             std::thread::sleep(Duration::from_millis(1));
             self.done += units;
-            return Ok(Progress { done: self.done, total: None, loss: None });
+            return Ok(Progress { done: self.done, ..Progress::default() });
         }
         println!("what a workload prints must not get into the channel");
         for _ in 0..units {

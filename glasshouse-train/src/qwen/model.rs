@@ -157,6 +157,17 @@ impl Qwen2 {
         (block as u64).saturating_mul(c.layers as u64).saturating_mul(self.dtype.size_in_bytes() as u64)
     }
 
+    /// Tokens of one pass, rows times length, that about fit a device with this many bytes.
+    pub fn fitting_tokens(&self, memory: u64) -> u64 {
+        let c = &self.config;
+        let width = self.dtype.size_in_bytes() as u64;
+        let weights = c.parameters().saturating_mul(width);
+        // Two chunks of logits and the device's own; and beside what is kept, what one block's backward works on.
+        let fixed = weights.saturating_add(2 << 30);
+        let working = (8 * c.hidden_size + 5 * c.intermediate_size) as u64 * width;
+        memory.saturating_sub(fixed) / self.kept_bytes_per_token().saturating_add(working).max(1)
+    }
+
     fn build(builder: &Builder<'_>) -> Result<Self, QwenError> {
         let parts = builder.build()?;
         let name = |block: &Block, target: super::Target, part: &str| {
@@ -259,19 +270,16 @@ impl Qwen2 {
     fn failed(&self, what: &str, batch: &Batch, error: &candle_core::Error) -> QwenError {
         match QwenError::candle(what, error) {
             QwenError::OutOfMemory { what, .. } => {
-                let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-                let tokens = batch.rows * batch.length;
-                let kept = gib(self.kept_bytes_per_token().saturating_mul(tokens as u64));
-                let other = match self.recompute {
-                    true => "use fewer rows or shorter ones",
-                    false => "use fewer rows or shorter ones, or recompute blocks",
+                let (rows, length) = (batch.rows, batch.length);
+                let advice = match device_memory() {
+                    Some(memory) => format!(
+                        "{rows} rows of {length} are {} tokens, and about {} fit{}",
+                        rows * length,
+                        self.fitting_tokens(memory),
+                        if self.recompute { "" } else { "; recomputing blocks makes room for more" },
+                    ),
+                    None => format!("{rows} rows of {length} are too many; use fewer, or recompute blocks"),
                 };
-                let advice = format!(
-                    "{} rows of {} keep about {kept:.1} GiB beside the weights' {:.1}; {other}",
-                    batch.rows,
-                    batch.length,
-                    gib(self.config.parameters().saturating_mul(self.dtype.size_in_bytes() as u64)),
-                );
                 QwenError::OutOfMemory { what, advice }
             }
             other => other,
@@ -333,6 +341,14 @@ impl Qwen2 {
         }
         Ok(store)
     }
+}
+
+/// All memory of the CUDA device in use.
+fn device_memory() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return cudarc::driver::result::mem_get_info().ok().map(|(_, total)| total as u64);
+    #[cfg(not(feature = "cuda"))]
+    None
 }
 
 impl Counted {

@@ -18,7 +18,9 @@ pub mod nvidia;
 mod platform;
 mod rsa_keys;
 pub mod snp;
+pub mod tamper;
 pub mod tdx;
+pub mod token;
 
 pub use attestor::GeneratedAttestor;
 pub use platform::{AUDIT_TIME, Cpu, Platform};

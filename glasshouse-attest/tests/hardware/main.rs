@@ -7,6 +7,7 @@
     reason = "a test may end at what cannot be"
 )]
 
+mod changes;
 mod contract;
 mod policy;
 mod refusals;

@@ -1,22 +1,17 @@
 //! What lies between the parts: binding, numbers, names, tokens, collateral, revocation.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use glasshouse_attest::hardware::{CpuPolicy, HardwareRoots, HardwareVerifier, MinimumAssurance, codes, vek_key};
 use glasshouse_attest::snp::Product;
-use glasshouse_attest::tokens::{Jwks, NrasPolicy};
+use glasshouse_attest::tokens::NrasPolicy;
 use glasshouse_attest_gen::nvidia::{CrlDraft, Machine, Manifest};
 use glasshouse_attest_gen::tdx::{Authority, CollateralDraft};
-use glasshouse_attest_gen::{AUDIT_TIME, Cpu, Platform, snp};
+use glasshouse_attest_gen::token::{NRAS, TokenDraft, jwks};
+use glasshouse_attest_gen::{Cpu, Platform, snp};
 use glasshouse_core::claims::Assurance;
-use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, GpuEvidence};
+use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence, GpuEvidence};
 use glasshouse_core::fixed::Blob;
 use glasshouse_core::refusal::Refusal;
 use glasshouse_core::traits::Appraisal;
-use glasshouse_core::transcript::{sha256, sha384};
-use p384::ecdsa::signature::Signer as _;
-use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
-use serde_json::{Value, json};
 
 use crate::session::{Made, Session};
 
@@ -207,61 +202,15 @@ fn sev_snp_without_a_table() {
     assert_eq!(vek_key(&[0; 10]), None);
 }
 
-const NRAS: &str = "https://nras.attestation.nvidia.com";
-
-fn es384_key() -> SigningKey {
-    SigningKey::from_slice(sha384("nras").as_bytes()).unwrap()
-}
-
-fn jwt(payload: &Value) -> String {
-    let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
-    let input = format!("{}.{}", part(&json!({"alg": "ES384", "kid": "n", "typ": "JWT"})), part(payload));
-    let signature: Signature = es384_key().sign(input.as_bytes());
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
-}
-
 /// A token of the service for these devices.
 fn token(session: &Session, devices: u32, issuer: &str) -> DeviceEvidence {
-    let now = AUDIT_TIME.0 / 1000;
-    let common = json!({
-        "iss": issuer, "eat_nonce": session.nonce().to_string(), "iat": now, "nbf": now, "exp": now + 3600,
-    });
-    let with = |more: Value| {
-        let mut all = common.clone();
-        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        jwt(&all)
-    };
-    let tokens: serde_json::Map<_, _> = (0..devices)
-        .map(|i| {
-            let device = json!({
-                "measres": "success", "secboot": true, "dbgstat": "disabled", "ueid": i.to_string(), "hwmodel": "GH100",
-            });
-            (format!("GPU-{i}"), json!(with(device)))
-        })
-        .collect();
-    let digests: serde_json::Map<_, _> = tokens
-        .iter()
-        .map(|(name, token)| {
-            (name.clone(), json!(["DIGEST", ["SHA-256", sha256(token.as_str().unwrap()).to_string()]]))
-        })
-        .collect();
-    let overall = with(json!({"x-nvidia-overall-att-result": true, "submods": digests}));
-    let bundle = json!([["JWT", overall], tokens]).to_string().into_bytes();
-    DeviceEvidence {
-        kind: DeviceKind::NrasToken,
-        serial: Blob::default(),
-        report: Blob(bundle),
-        chain: Blob::default(),
-    }
+    TokenDraft { issuer: issuer.to_owned(), ..TokenDraft::new(session.nonce(), devices) }.evidence()
 }
 
 #[test]
 fn tokens_beside_reports() {
     let mut session = Session::new(Platform::tdx(1));
-    let point = VerifyingKey::from(&es384_key()).to_sec1_bytes();
-    let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    let keys = json!({"keys": [{"kty": "EC", "crv": "P-384", "kid": "n", "x": number(&point[1..49]), "y": number(&point[49..])}]});
-    session.collateral.jwks.insert(NRAS.into(), Jwks::parse(keys.to_string().as_bytes()).unwrap());
+    session.collateral.jwks.insert(NRAS.into(), jwks());
     let with = |session: &Session, more: &[DeviceEvidence]| {
         session.appraise(&session.make_with(|gpus| gpus.0.extend_from_slice(more)))
     };
@@ -286,7 +235,7 @@ fn tokens_beside_reports() {
         tokens: Some(NrasPolicy::default()),
         ..glasshouse_attest::hardware::GpuPolicy::default()
     };
-    session.collateral.jwks.insert(NRAS.into(), Jwks::parse(keys.to_string().as_bytes()).unwrap());
+    session.collateral.jwks.insert(NRAS.into(), jwks());
     refused(with(&session, &[token(&session, 1, NRAS)]), "device-count");
 }
 

@@ -24,10 +24,21 @@ pub(crate) struct Made {
     pub(crate) gpus: GpuEvidence,
 }
 
+impl Made {
+    pub(crate) fn copy(&self) -> Self {
+        Self { cpu: self.cpu.clone(), gpus: self.gpus.clone() }
+    }
+}
+
 impl Session {
     pub(crate) fn new(platform: Platform) -> Self {
         let policy = platform.policy();
         Self { platform, policy, collateral: Platform::collateral(), t: sha384("a session") }
+    }
+
+    pub(crate) fn copy(&self) -> Self {
+        let Self { platform, policy, collateral, t } = self;
+        Self { platform: platform.clone(), policy: policy.clone(), collateral: collateral.clone(), t: *t }
     }
 
     pub(crate) fn verifier(&self) -> HardwareVerifier {

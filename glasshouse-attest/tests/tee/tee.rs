@@ -1,5 +1,5 @@
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use glasshouse_attest::software::RuntimeStateCell;
 use glasshouse_attest::tee::{ConfidentialState, ConfigFs, TeeAttestor, TeeKind, TsmInterface as _};
@@ -11,7 +11,7 @@ use glasshouse_core::fixed::Digest64;
 use glasshouse_core::traits::{AttestError, Attestor as _, Binding, Verifier as _};
 use glasshouse_core::transcript::sha384;
 
-use crate::fakes::{FakeGpus, FakeKernel, Fault};
+use crate::fakes::{FakeGpus, FakeKernel, Fault, Written};
 
 struct Setting {
     folder: tempfile::TempDir,

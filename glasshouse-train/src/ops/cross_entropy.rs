@@ -154,8 +154,9 @@ fn measure<T: Number>(stats: &mut [f32], logits: &[T], targets: &[u32], words: u
     stats.par_chunks_mut(2).zip(logits.par_chunks(words.max(1))).zip(targets).with_min_len(grain(words)).for_each(
         |((stats, logits), target)| {
             let largest = logits.iter().map(|logit| logit.wide()).fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = logits.iter().map(|logit| (logit.wide() - largest).exp()).sum();
-            let log = largest + sum.ln();
+            // In f64: added one after another, many small values would be lost in f32, a ten-thousandth of the loss.
+            let sum: f64 = logits.iter().map(|logit| f64::from((logit.wide() - largest).exp())).sum();
+            let log = largest + sum.ln() as f32;
             stats[0] = log - logits[*target as usize].wide();
             stats[1] = log;
         },

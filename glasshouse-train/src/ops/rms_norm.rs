@@ -145,8 +145,8 @@ fn backward<T: Number>(dx: &mut [T], x: &[T], dy: &[T], weight: &[f32], eps: f32
     let n = weight.len().max(1);
     dx.par_chunks_mut(n).zip(x.par_chunks(n)).zip(dy.par_chunks(n)).with_min_len(grain(n)).for_each(|((dx, x), dy)| {
         let scale = inverse_root(x, eps);
-        let products = x.iter().zip(dy).zip(weight).map(|((x, dy), weight)| x.wide() * dy.wide() * weight);
-        let along = products.sum::<f32>() / n as f32 * scale * scale * scale;
+        let products = x.iter().zip(dy).zip(weight).map(|((x, dy), weight)| f64::from(x.wide() * dy.wide() * weight));
+        let along = (products.sum::<f64>() / n as f64) as f32 * scale * scale * scale;
         for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
             *dx = T::narrow(dx.wide() + dy.wide() * weight * scale - x.wide() * along);
         }
@@ -154,6 +154,6 @@ fn backward<T: Number>(dx: &mut [T], x: &[T], dy: &[T], weight: &[f32], eps: f32
 }
 
 fn inverse_root<T: Number>(x: &[T], eps: f32) -> f32 {
-    let squares: f32 = x.iter().map(|x| x.wide() * x.wide()).sum();
-    1.0 / (squares / x.len().max(1) as f32 + eps).sqrt()
+    let squares: f64 = x.iter().map(|x| f64::from(x.wide() * x.wide())).sum();
+    1.0 / ((squares / x.len().max(1) as f64) as f32 + eps).sqrt()
 }

@@ -12,9 +12,10 @@
 #   smoke      Qwen2.5-7B's shape in bf16, random weights, 8 protected steps of 8 x 1024
 #   sustained  the same for SUSTAINED (5m10s) of steady state
 #   compare    overhead rows of the 0.5B shape: raw-first, protected-first and abba, DURATION (20s) a segment
+#   peer       PEER, a pytorch_baseline.py: its Qwen rows at 8 x 1024, beside ours on the same card
 #   table      what is in OUT_DIR so far, as one table
 set -uo pipefail
-[ $# -ge 4 ] || { sed -n '2,17p' "$0"; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,18p' "$0"; exit 2; }
 binary=$1 out=$2 model=$3 data=$4
 shift 4
 [ $# -gt 0 ] || set -- real half smoke sustained compare table
@@ -54,11 +55,17 @@ for part in "$@"; do
         --duration "${DURATION:-20s}"
     done
     ;;
+  peer)
+    printf '\n#### peer\n'
+    sed -e '/^for d,b in/,/^from transformers/{/^from transformers/!d}' -e 's/in \[([0-9,]*),([0-9,]*),(8,1024)\]/in [(8,1024)]/' \
+      "${PEER:?the path of pytorch_baseline.py}" >"$out/peer.py"
+    python3 "$out/peer.py" 2>"$out/peer.log" | tee "$out/peer.txt"
+    ;;
   table)
     printf '\n#### table\n'
     for file in "$out"/*.txt; do
       printf '\n%s\n' "$(basename "$file" .txt)"
-      grep -E 'speed|loss  |held-out loss|steps  |SHA-256|zeroized|allocation|overhead|Steps of each|exit status' "$file"
+      grep -E 'tok/s|speed|loss  |held-out loss|steps  |SHA-256|zeroized|allocation|overhead|Steps of each|exit status' "$file"
     done
     ;;
   *)

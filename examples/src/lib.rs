@@ -1,5 +1,6 @@
 //! What the examples share: the registry of this executable, progress on a terminal, and small words of command lines.
 
+mod arguments;
 mod curves;
 mod demo;
 mod model;
@@ -8,6 +9,7 @@ mod progress;
 mod registry;
 mod terminal;
 
+pub use arguments::{DeviceName, DtypeName, FinetuneArguments, ModeName, ScheduleName};
 pub use curves::{Curves, TokenRate};
 pub use demo::demo_data;
 pub use model::{Model, adapter_in, latest_checkpoint};

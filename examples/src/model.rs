@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use glasshouse_core::manifest::PublicInput;
-use glasshouse_train::finetune::{BaseModel, RandomShape, Start, checkpoint_state, public_inputs};
+use glasshouse_train::finetune::{BaseModel, CheckpointState, RandomShape, Start, checkpoint_state, public_inputs};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -102,11 +102,11 @@ fn is_hub_id(name: &str) -> bool {
     parts.len() == 2 && parts.iter().all(plain) && !Path::new(name).exists()
 }
 
-/// The newest checkpoint in a folder, and the steps behind it.
+/// The newest checkpoint in a folder, and what it says of itself.
 ///
 /// # Errors
 /// When there is none, or it is no checkpoint.
-pub fn latest_checkpoint(folder: &Path) -> Result<(Start, u64), Failure> {
+pub fn latest_checkpoint(folder: &Path) -> Result<(Start, CheckpointState), Failure> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut found: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -121,7 +121,7 @@ pub fn latest_checkpoint(folder: &Path) -> Result<(Start, u64), Failure> {
     let path = found.pop().ok_or_else(none)?;
     let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     let state = checkpoint_state(&bytes).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok((Start::Checkpoint(bytes), state.step))
+    Ok((Start::Checkpoint(bytes), state))
 }
 
 /// PEFT's adapter in a folder.

@@ -14,7 +14,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use futures_util::StreamExt as _;
 use glasshouse_core::fixed::{Digest32, Fixed};
-use glasshouse_provider::hub::{Hub, HubError};
+use glasshouse_core::manifest::PublicInput;
+use glasshouse_provider::hub::{Hub, HubError, fetch_public};
 use sha2::{Digest as _, Sha256};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -171,6 +172,19 @@ async fn what_is_not_what_was_pinned_is_thrown_away() {
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("model")), "{left:?}");
     *fake.forged.lock().unwrap() = None;
     hub.download(&model, |_| {}).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_allocation_fetches_what_its_owner_only_pinned() {
+    let ((endpoint, fake), cache) = (serve(model()).await, tempfile::tempdir().unwrap());
+    let model = Hub::new(&endpoint, cache.path()).unwrap().resolve("a/b", None).await.unwrap();
+    let folder = cache.path().join("there");
+    for input in &model.files {
+        fetch_public(input, &folder).await.unwrap();
+        assert_eq!(std::fs::read(folder.join(&input.name)).unwrap(), fake.files[input.name.as_str()]);
+    }
+    let file = PublicInput { source: "file".to_owned(), ..model.files[0].clone() };
+    assert!(matches!(fetch_public(&file, &cache.path().join("x")).await, Err(HubError::Address { .. })));
 }
 
 #[tokio::test]

@@ -57,6 +57,18 @@ pub struct Downloading<'a> {
     pub total: u64,
 }
 
+/// Fetches a pinned input of any package from its source into `folder`, unless it is there: what an allocation does with
+/// weights that its owner never had. Its digest is the manifest's, so it matters little who sends it; no token is used.
+///
+/// # Errors
+/// [`HubError`]; [`HubError::Address`] for a source that is no URL.
+pub async fn fetch_public(input: &PublicInput, folder: &Path) -> Result<(), HubError> {
+    listing::check_name(&input.name)?;
+    let hub = Hub::new(&input.source, folder)?;
+    std::fs::create_dir_all(folder).map_err(|e| HubError::file(folder, &e))?;
+    hub.fetch(&Target { input, path: folder.join(&input.name) }, &mut |_| {}).await
+}
+
 impl Hub {
     /// The hub at an address such as [`HUGGING_FACE`], with models in `cache`.
     ///

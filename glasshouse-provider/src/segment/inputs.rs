@@ -45,6 +45,7 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
         .map(|input| {
             let folder =
                 folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_INPUTS_VARIABLE}")))?;
+            provide(input, folder)?;
             let path = folder.join(&input.name);
             let (seen, bytes) =
                 sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;
@@ -56,6 +57,23 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
             Ok((input.name.clone(), path))
         })
         .collect()
+}
+
+/// Fetches what is not there, where this build can; what cannot be had is found missing in a moment.
+#[cfg(feature = "hub")]
+fn provide(input: &PublicInput, folder: &Path) -> Result<(), SegmentFailure> {
+    if folder.join(&input.name).is_file() || !input.source.starts_with("http") {
+        return Ok(());
+    }
+    let failure = |why: String| SegmentFailure::PublicInput { name: input.name.clone(), why };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| failure(e.to_string()))?;
+    runtime.block_on(crate::hub::fetch_public(input, folder)).map_err(|e| failure(e.to_string()))
+}
+
+#[cfg(not(feature = "hub"))]
+fn provide(_: &PublicInput, _: &Path) -> Result<(), SegmentFailure> {
+    Ok(())
 }
 
 fn sha256_of(path: &Path) -> std::io::Result<(Digest32, u64)> {

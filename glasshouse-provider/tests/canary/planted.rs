@@ -101,7 +101,7 @@ impl Workload for Planted {
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
-        Ok(Progress { done: self.done, loss: None, ..Progress::default() })
+        Ok(Progress { done: self.done, ..Progress::default() })
     }
 
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {

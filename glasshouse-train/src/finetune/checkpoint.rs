@@ -18,7 +18,7 @@ use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 
 use super::error::input;
-use crate::data::Position;
+use crate::data::{Date, Position};
 
 /// What is kept besides the tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct CheckpointState {
     pub position: Position,
     /// The seed of the run; random numbers are counted, so that no generator's state is needed.
     pub seed: u64,
+    /// What a chat template was told that today is: a resumed run goes on with that day.
+    pub today: Date,
     /// SHA-256 over the data set and every setting that must be the same to go on.
     pub run: Digest32,
 }
@@ -142,6 +144,7 @@ mod tests {
             tokens: 900,
             position: Position { epoch: 1, row: 3 },
             seed: 5,
+            today: Date { days: 9 },
             run: Fixed([9; 32]),
         };
         Checkpoint { state, weights: vec![1.0, 2.0, 3.0], first: vec![0.1, 0.2, 0.3], second: vec![4.0, 5.0, 6.0] }

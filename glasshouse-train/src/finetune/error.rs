@@ -34,7 +34,7 @@ pub(super) fn model(error: QwenError, rows: usize, accumulate: u32) -> WorkloadE
                 true => {
                     let (rows, accumulate) = (rows.div_ceil(2), accumulate.saturating_mul(2));
                     format!(
-                        "a batch of {rows} with {accumulate} accumulated makes the same steps in half the memory; else "
+                        "a batch of {rows} with {accumulate} accumulated makes steps of about that size in half the memory; else "
                     )
                 }
                 false => String::new(),
@@ -48,5 +48,27 @@ pub(super) fn model(error: QwenError, rows: usize, accumulate: u32) -> WorkloadE
         QwenError::AdapterMismatch { .. } => input(super::ADAPTER_ENTRY, error),
         // Its variants name the file or the tensor where they can.
         other => input(MODEL, other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_memory_says_what_would_fit() {
+        let full = || QwenError::OutOfMemory { what: "the forward pass".to_owned(), advice: "recompute".to_owned() };
+        let many = model(full(), 7, 2).to_string();
+        assert!(many.contains("a batch of 4 with 4 accumulated"), "{many}");
+        let one = model(full(), 1, 1).to_string();
+        assert!(one.contains("out of device memory; recompute") && !one.contains("a batch of"), "{one}");
+    }
+
+    #[test]
+    fn errors_name_what_they_are_about() {
+        let names = |error: WorkloadError| error.to_string();
+        assert!(names(model(QwenError::TooLong { length: 9, longest: 8 }, 1, 1)).starts_with("configuration sequence"));
+        assert!(names(data(DataError::Line { line: 3, why: "x".to_owned() })).starts_with("input data.jsonl: line 3"));
+        assert!(names(data(DataError::Template { why: "x".to_owned() })).starts_with("input tokenizer_config.json"));
     }
 }

@@ -230,6 +230,7 @@ impl Trainer {
             tokens: self.tokens,
             position: self.stream.position(),
             seed: self.settings.seed,
+            today: self.settings.today,
             run: self.run,
         };
         Checkpoint { state, weights, first, second }.to_bytes(&self.parts())

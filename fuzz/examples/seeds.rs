@@ -403,6 +403,7 @@ fn agent(seeds: &mut Seeds) {
     for (i, one) in from.iter().enumerate() {
         seeds.mode("agent", 'i', &format!("one-{i}"), frame(one));
     }
-    let index = r#"{"entries":[{"name":"a","bytes":3},{"name":"b","bytes":0}],"public_inputs":[]}"#;
-    seeds.mode("agent", 'j', "raw-inputs", [b"GHRAW/1\n".as_slice(), &frame(index), b"123"].concat());
+    let job = r#"{"workload":"mlp","device":"cpu","warmup_units":1,"budget":{"units":3},"progress_millis":10,"export":true}"#;
+    let inputs = format!(r#"{{"enc":"{key}","ciphertext":"AQIDBA=="}}"#);
+    seeds.mode("agent", 'j', "raw-order", format!(r#"{{"job":{job},"inputs":{inputs}}}"#));
 }

@@ -5,13 +5,13 @@
 
 mod agent;
 mod artifact_name;
-mod bundle;
 pub mod client;
 mod clock;
 mod frames;
 pub mod local;
 pub mod memory;
 mod progress;
+mod raw;
 pub mod roles;
 pub mod run;
 mod segment;

@@ -88,7 +88,8 @@ mod tests {
         folder.admit("sum.bin", std::slice::from_ref(&there)).unwrap();
         let escapes =
             ["..", ".", "", "../gate.key", "/etc/passwd", "a/b", "a\\b", ".bashrc", "a\0b", "a\nb", "C:x", "ü"];
-        let reserved = ["evidence.json", "EVIDENCE.json", "overhead.json", "gate.pub", "gate.key", "result.key"];
+        let reserved =
+            ["evidence.json", "EVIDENCE.json", "overhead.json", "gate", "gate.pub", "gate.key", "result.key"];
         let others = ["gate.store", "journal.jsonl", "recovered.json", "job.package", "my.journal", "Adapter.bin"];
         for bad in escapes.iter().chain(&reserved).chain(&others) {
             let error = folder.admit(bad, std::slice::from_ref(&there)).unwrap_err();

@@ -195,25 +195,21 @@ impl Leg<'_> {
         for (name, digest, bytes, sealed_digest) in announced() {
             folder.admit(name, artifacts)?;
             let wrong = |why: &str| RunError::Artifact { name: name.clone(), why: why.to_owned() };
+            let (Link::Gate(gate, _), Some(sealed_digest)) = (link, sealed_digest) else {
+                return Err(wrong("it is not sealed to this owner"));
+            };
             let entry = entries.iter().find(|entry| entry.name == *name);
             let entry = entry.ok_or_else(|| wrong("the agent does not have it"))?;
-            let size = if sealed_digest.is_some() { SealedArtifact::encoded_len(bytes) } else { bytes };
-            if entry.size != size {
+            if entry.size != SealedArtifact::encoded_len(bytes) {
                 return Err(wrong("it has not the size that the runtime signed"));
             }
             let raw = self.client.artifact(&self.start.id, entry).await?;
-            let bytes = match (link, sealed_digest) {
-                (Link::Raw(_), None) => raw,
-                (Link::Gate(gate, _), Some(sealed_digest)) => {
-                    if sha256(&raw) != sealed_digest {
-                        return Err(wrong("it was changed on the way"));
-                    }
-                    let sealed: SealedArtifact = decode("sealed artifact", &raw, raw.len())?;
-                    drop(raw);
-                    std::mem::take(&mut *gate.open_artifact(name, &sealed)?)
-                }
-                _ => return Err(wrong("it is sealed in a raw segment, or in the clear in a protected one")),
-            };
+            if sha256(&raw) != sealed_digest {
+                return Err(wrong("it was changed on the way"));
+            }
+            let sealed: SealedArtifact = decode("sealed artifact", &raw, raw.len())?;
+            drop(raw);
+            let bytes = std::mem::take(&mut *gate.open_artifact(name, &sealed)?);
             if sha256(&bytes) != digest {
                 return Err(wrong("its SHA-256 is not the one that the runtime signed"));
             }

@@ -9,6 +9,7 @@ mod event;
 mod execute;
 mod files;
 mod gate;
+mod gate_keys;
 mod limits;
 mod machine;
 mod overhead;

@@ -116,13 +116,8 @@ impl RunBuilder<OverheadRun> {
         }
         setup.segments = plan.len();
         let mut executed = execute(&setup, &plan, None, &mut *listener).await?;
-        let error = executed.error.take();
-        let report = report(&kind, &setup, executed);
-        match (error, report) {
-            (None, Ok(report)) => Ok(report),
-            (None, Err(error)) => Err(error.into()),
-            (Some(error), report) => Err(RunFailure { error, report: report.ok().map(Box::new) }),
-        }
+        let errors = std::mem::take(&mut executed.errors);
+        RunFailure::outcome(errors, report(&kind, &setup, executed))
     }
 }
 

@@ -84,13 +84,8 @@ impl RunBuilder<ProtectedRun> {
         let (_, setup, mut listener) = self.complete()?;
         let artifacts = setup.artifact_folder();
         let mut executed = execute(&setup, &[Mode::Protected], Some(&artifacts), &mut *listener).await?;
-        let error = executed.error.take();
-        let report = report(&setup, executed);
-        match (error, report) {
-            (None, Ok(report)) => Ok(report),
-            (None, Err(error)) => Err(error.into()),
-            (Some(error), report) => Err(RunFailure { error, report: report.ok().map(Box::new) }),
-        }
+        let errors = std::mem::take(&mut executed.errors);
+        RunFailure::outcome(errors, report(&setup, executed))
     }
 }
 

@@ -21,6 +21,7 @@ use super::drive::Link;
 use super::limits::{Limits, progress_interval};
 use super::uploads::Uploads;
 use super::{Gate, RunError, StopHandle};
+use crate::raw::RawOrder;
 use crate::supervisor::{Journal, Patience, RentRequest, Rented, Supervisor};
 use crate::wire::{SegmentId, SegmentMode, StartSegment};
 
@@ -155,17 +156,18 @@ impl Setup {
         let attestor = self.verifier.kind();
         match mode {
             Mode::Raw => {
-                let (_, digest) = uploads.raw.as_ref().ok_or(missing)?;
+                let raw = uploads.raw.as_ref().ok_or(missing)?;
                 let unmet = RunError::Missing { what: "an agent that has answered", call: "provider" };
                 let boot = rented.client.boot().ok_or(unmet)?;
-                let job = Some(Blob(encode(&self.job())));
-                let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package: *digest, job };
+                let secret = &rented.launch_secret;
+                let order = RawOrder::seal(self.job(), &raw.data_key, &raw.digests, secret, &session)?;
+                let (package, job) = (raw.upload.digest, Some(Blob(encode(&order))));
+                let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package, job };
                 Ok((start, Link::Raw(Box::new(OwnerChannel::raw(&rented.launch_secret, session, &boot)))))
             }
             Mode::Protected => {
-                let (_, digest, _) = uploads.sealed.as_ref().ok_or(missing)?;
-                let start =
-                    StartSegment { id, mode: SegmentMode::Protected, session, attestor, package: *digest, job: None };
+                let package = uploads.sealed.as_ref().ok_or(missing)?.digest;
+                let start = StartSegment { id, mode: SegmentMode::Protected, session, attestor, package, job: None };
                 let reference = self.reference(rented)?;
                 let sealed = &self.package.sealed;
                 let config = OwnerConfig {

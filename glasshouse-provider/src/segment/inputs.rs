@@ -1,4 +1,4 @@
-//! What the workload is given, from a package or a raw bundle, and public inputs checked by digest.
+//! What the workload is given: a package's entries, opened into memory, and public inputs checked by digest.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -20,7 +20,6 @@ use glasshouse_core::traits::Inputs;
 use sha2::{Digest as _, Sha256};
 
 use super::run::SegmentFailure;
-use crate::bundle;
 
 /// Folder on the allocation that holds public inputs under their names.
 const PUBLIC_VARIABLE: &str = "GLASSHOUSE_PUBLIC_INPUTS";
@@ -33,17 +32,6 @@ pub(super) fn from_package(
 ) -> Result<Inputs, SegmentFailure> {
     let opened = open_file(path, data_key, expected).map_err(|e| SegmentFailure::Package(e.to_string()))?;
     Ok(Inputs { sealed: opened.entries, public: public_inputs(&opened.manifest.public_inputs)? })
-}
-
-/// Reads a raw segment's inputs.
-pub(super) fn from_bundle(path: &Path) -> Result<Inputs, SegmentFailure> {
-    let read = || {
-        let file = File::open(path)?;
-        let total = file.metadata()?.len();
-        bundle::read(std::io::BufReader::new(file), total)
-    };
-    let bundle = read().map_err(|e| SegmentFailure::Package(format!("raw inputs: {e}")))?;
-    Ok(Inputs { sealed: bundle.entries, public: public_inputs(&bundle.public_inputs)? })
 }
 
 fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, SegmentFailure> {

@@ -118,11 +118,11 @@ fn a_proxy_puts_no_refusal_into_the_record() {
 }
 
 /// Above what a segment says to an owner who acknowledges nothing.
-const UNACKNOWLEDGED: u64 = 512 + 40;
+const UNACKNOWLEDGED: u64 = 256 + 40;
 
 fn talkative(tap: Tap) -> u64 {
     let folder = tempfile::tempdir().unwrap();
-    let run = through(tap, folder.path(), "talk").budget(Budget::Units(1600)).progress_every(Duration::from_millis(1));
+    let run = through(tap, folder.path(), "talk").budget(Budget::Units(800)).progress_every(Duration::from_millis(1));
     let report = block_on(run.run()).unwrap();
     assert_eq!(report.artifacts.len(), 2);
     verified(&report).sessions[0].events.count
@@ -144,7 +144,7 @@ fn swallowing(agent: SocketAddr, request: &Request, client: &mut TcpStream) -> b
 
 fn progress_waits_for_an_owner_who_is_away() {
     let events = talkative(swallowing);
-    assert!((512..=UNACKNOWLEDGED).contains(&events), "{events} events");
+    assert!((256..=UNACKNOWLEDGED).contains(&events), "{events} events");
 }
 
 fn artifacts_beyond_the_limit_are_not_fetched() {

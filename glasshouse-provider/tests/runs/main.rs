@@ -4,7 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod agent;
+mod cleartext;
+mod durable;
 mod faults;
+mod grant;
 mod hostile;
 mod interrupt;
 mod local;
@@ -21,11 +24,14 @@ use glasshouse_provider::serve_if_launched;
 
 fn main() {
     serve_if_launched(support::registry());
-    if let Some(folder) = std::env::args().skip_while(|argument| argument != interrupt::OWNER).nth(1) {
+    let told = |role| std::env::args().skip_while(move |argument| argument != role).nth(1);
+    if let Some(folder) = told(interrupt::OWNER) {
         return interrupt::owner(folder.as_ref());
     }
-    let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
-    let runs = [whole::TESTS, hostile::TESTS, supervisor::TESTS, interrupt::TESTS].concat();
-    let tests = [agents, runs].concat();
-    support::main(&tests);
+    if let Some(folder) = told(durable::GATES) {
+        return durable::gates(folder.as_ref());
+    }
+    let runs = [whole::TESTS, hostile::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, interrupt::TESTS];
+    let parts = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS, supervisor::TESTS];
+    support::main(&[runs.concat(), parts.concat()].concat());
 }

@@ -175,7 +175,7 @@ impl Workload for MlpWorkload {
 
     fn release(&mut self) -> Result<(), WorkloadError> {
         match std::mem::replace(&mut self.state, State::Released) {
-            State::Ready(mut ready) => ready.trainer.wipe(),
+            State::Ready(ready) => ready.trainer.wipe(),
             State::New | State::Released => Ok(()),
         }
     }

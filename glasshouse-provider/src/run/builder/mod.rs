@@ -1,27 +1,28 @@
 //! What a run is composed of.
 
+mod complete;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use glasshouse_core::claims::{AntiDebugLevel, ContainerId};
-use glasshouse_core::fixed::{Digest32, Fixed};
+use glasshouse_core::fixed::Digest32;
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::job::Budget;
 use glasshouse_core::package::SealedPackage;
 use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
-use sha2::{Digest as _, Sha256};
 
-use super::setup::{PackageFile, Setup};
-use super::{Gate, RunError, RunEvent, StopHandle};
-use crate::supervisor::{Journal, Patience};
+use super::setup::PackageFile;
+use super::{Gate, RunEvent, StopHandle};
+use crate::supervisor::Patience;
 
-pub(super) type Listener = Box<dyn FnMut(RunEvent) + Send>;
+pub(in crate::run) type Listener = Box<dyn FnMut(RunEvent) + Send>;
 
 /// Composes a run. `provider`, `verifier`, `package` and `out_dir` must be given; everything else has a default.
 pub struct RunBuilder<K> {
-    pub(super) kind: K,
+    pub(in crate::run) kind: K,
     provider: Option<Arc<dyn Provider>>,
     verifier: Option<Arc<dyn Verifier>>,
     gate: Option<Gate>,
@@ -52,7 +53,7 @@ pub struct RunBuilder<K> {
 }
 
 impl<K> RunBuilder<K> {
-    pub(super) fn new(kind: K) -> Self {
+    pub(in crate::run) fn new(kind: K) -> Self {
         Self {
             kind,
             provider: None,
@@ -106,7 +107,7 @@ impl<K> RunBuilder<K> {
         self
     }
 
-    /// Keys and memory of the gate; a gate of this process alone when not given.
+    /// Keys and memory of the gate; one in the output folder's folder `gate`, which outlives this process, when not given.
     #[must_use]
     pub fn gate(mut self, gate: Gate) -> Self {
         self.gate = Some(gate);
@@ -283,64 +284,4 @@ impl<K> RunBuilder<K> {
         self.listener = Some(Box::new(listener));
         self
     }
-
-    /// Checks that everything is there.
-    pub(super) fn complete(self) -> Result<(K, Setup, Listener), RunError> {
-        crate::roles::ensure_owner()?;
-        let missing = |what, call| RunError::Missing { what, call };
-        let provider = self.provider.ok_or_else(|| missing("a provider", "provider"))?;
-        let out = self.out.ok_or_else(|| missing("an output folder", "out_dir"))?;
-        super::files::prepare_folder(&out)?;
-        let runtime = match self.runtime {
-            Some(measurement) => measurement,
-            None if provider.name() == "local" => own_executable()?,
-            None => return Err(missing("the measurement of the executable that runs there", "runtime_measurement")),
-        };
-        let gate = match self.gate {
-            Some(gate) => gate,
-            None => Gate::ephemeral()?,
-        };
-        let journal_path = self.journal.unwrap_or_else(|| out.join("journal.jsonl"));
-        let setup = Setup {
-            verifier: self.verifier.ok_or_else(|| missing("a verifier", "verifier"))?,
-            package: self.package.ok_or_else(|| missing("a package", "package"))?,
-            journal: Arc::new(Journal::open(&journal_path)?),
-            journal_path,
-            provider,
-            gate,
-            runtime,
-            out,
-            device: self.device,
-            warmup_units: self.warmup_units,
-            budget: self.budget,
-            progress: self.progress,
-            export: self.export,
-            lease: self.lease,
-            challenge_ttl: Duration::from_secs(60),
-            max_skew: Duration::from_secs(120),
-            max_challenges: 3,
-            container: self.container,
-            anti_debug: self.anti_debug,
-            filter: self.filter,
-            image: self.image,
-            env: self.env,
-            disk_gib: self.disk_gib,
-            time_limit: self.time_limit,
-            linger: self.linger,
-            allow_cleartext: self.allow_cleartext,
-            handle_signals: self.handle_signals,
-            stop: self.stop,
-            patience: self.patience,
-            segments: 1,
-            artifact_limit: self.artifact_limit,
-        };
-        Ok((self.kind, setup, self.listener.unwrap_or_else(|| Box::new(|_| {}))))
-    }
-}
-
-/// The measurement that a segment of the local provider makes of itself, when it runs this executable.
-fn own_executable() -> Result<Digest32, RunError> {
-    let path = PathBuf::from("/proc/self/exe");
-    let bytes = std::fs::read(&path).map_err(|e| RunError::File { path, what: "measured", why: e.to_string() })?;
-    Ok(Fixed(Sha256::digest(&bytes).into()))
 }

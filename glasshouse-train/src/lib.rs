@@ -5,5 +5,7 @@
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod mlp;
+pub mod ops;
+pub mod qwen;
 
 pub use mlp::{MlpConfig, MlpWorkload};

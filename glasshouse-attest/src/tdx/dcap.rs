@@ -31,7 +31,7 @@ impl IntelRoot {
     }
 
     /// SHA-256 of its DER.
-    pub(super) fn sha256(&self) -> Digest32 {
+    pub(crate) fn sha256(&self) -> Digest32 {
         self.0.as_ref().map_or(INTEL_SGX_ROOT_CA, sha256)
     }
 
@@ -41,6 +41,12 @@ impl IntelRoot {
             Some(der) => QuoteVerifier::new_with_config(der.clone()),
         }
     }
+}
+
+/// The platform (FMSPC) that a quote names in the certificate that it carries. Nothing is verified: for finding collateral.
+pub fn quote_fmspc(quote: &[u8]) -> Option<Fixed<6>> {
+    let quote = dcap_qvl::quote::Quote::parse(quote).ok()?;
+    dcap_qvl::intel::quote_fmspc_with::<RustCryptoConfig>(&quote).ok().map(Fixed)
 }
 
 const INTEL_SGX_ROOT_CA: Digest32 = Fixed([

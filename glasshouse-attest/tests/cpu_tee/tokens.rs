@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::files::{corpus, flipped, read, time, tried};
-use crate::snp_generate::rsa_key;
+use glasshouse_attest_gen::snp::rsa_key;
 
 const NONCE: &str = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb";
 const AUDIENCE: &str = "https://synddb-sequencer.example.com";

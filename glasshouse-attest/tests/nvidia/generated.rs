@@ -11,7 +11,7 @@ use glasshouse_core::transcript::sha384;
 use serde_json::json;
 
 use crate::corpus::time;
-use crate::generate::{
+use glasshouse_attest_gen::nvidia::{
     CrlDraft, FWID, Machine, Manifest, composite_device_id, extension, resource, roots, sign, signed_info, tcb_info,
 };
 

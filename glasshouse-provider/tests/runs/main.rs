@@ -31,7 +31,8 @@ fn main() {
     if let Some(folder) = told(durable::GATES) {
         return durable::gates(folder.as_ref());
     }
-    let runs = [whole::TESTS, hostile::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, interrupt::TESTS];
-    let parts = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS, supervisor::TESTS];
-    support::main(&[runs.concat(), parts.concat()].concat());
+    let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
+    let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, hostile::TESTS].concat();
+    let tests = [agents, runs, supervisor::TESTS.to_vec(), interrupt::TESTS.to_vec()].concat();
+    support::main(&tests);
 }

@@ -32,6 +32,8 @@ mod workload;
 
 pub use autograd::Autograd;
 pub use config::{MlpConfig, Optimizer, Shape, Tuning};
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::candle_device;
 pub use data::{CONFIG_ENTRY, DATA_ENTRY, MlpData, package_entries};
 pub use trainer::Method;
 pub use workload::MlpWorkload;

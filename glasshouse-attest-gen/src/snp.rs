@@ -16,32 +16,9 @@ use rsa::traits::PublicKeyParts as _;
 use rsa::{BoxedUint, RsaPrivateKey};
 use sha2::Sha384;
 
-use crate::files::time;
-use crate::test_keys::KEYS;
-
-/// DER: tag, length, content.
-pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let content = parts.concat();
-    let [high, low] = u16::try_from(content.len()).unwrap().to_be_bytes();
-    let mut der = match content.len() {
-        0..128 => vec![tag, low],
-        128..256 => vec![tag, 0x81, low],
-        _ => vec![tag, 0x82, high, low],
-    };
-    der.extend(content);
-    der
-}
-
-fn oid(arcs: &[u32]) -> Vec<u8> {
-    let mut content = vec![u8::try_from(arcs[0] * 40 + arcs[1]).unwrap()];
-    for arc in &arcs[2..] {
-        let groups = (0..5).rev().map(|i| (arc >> (7 * i)) & 0x7f).skip_while(|g| *g == 0).collect::<Vec<_>>();
-        let groups = if groups.is_empty() { vec![0] } else { groups };
-        let last = groups.len() - 1;
-        content.extend(groups.iter().enumerate().map(|(i, g)| *g as u8 | if i < last { 0x80 } else { 0 }));
-    }
-    tlv(6, &[&content])
-}
+use crate::AUDIT_TIME;
+use crate::der::{extension, name, oid, tlv};
+use crate::rsa_keys::KEYS;
 
 const PSS: &str = "303906092a864886f70d01010a302ca00f300d06096086480165030402020500a11c301a06092a864886f70d010108\
                    300d06096086480165030402020500a203020130";
@@ -51,7 +28,8 @@ fn pss() -> Vec<u8> {
     tlv(0x30, &[&oid(&[1, 2, 840, 113549, 1, 1, 10]), &tlv(0x30, &[&parameters])])
 }
 
-pub(crate) fn rsa_key(which: usize) -> &'static RsaPrivateKey {
+/// One of two RSA-4096 keys: the root's, and the intermediate's.
+pub fn rsa_key(which: usize) -> &'static RsaPrivateKey {
     static MADE: [OnceLock<RsaPrivateKey>; 2] = [OnceLock::new(), OnceLock::new()];
     let number = |text: &str| BoxedUint::from_be_slice_vartime(&hex::decode(text).unwrap());
     let make = |[p, q]: [&str; 2]| RsaPrivateKey::from_p_q(number(p), number(q), BoxedUint::from(65537u64)).unwrap();
@@ -89,16 +67,6 @@ impl rsa::rand_core::TryRng for Zeros {
 }
 impl rsa::rand_core::TryCryptoRng for Zeros {}
 
-fn name(common: &str) -> Vec<u8> {
-    let attribute = tlv(0x30, &[&oid(&[2, 5, 4, 3]), &tlv(0x0c, &[common.as_bytes()])]);
-    tlv(0x30, &[&tlv(0x31, &[&attribute])])
-}
-
-fn extension(id: &[u32], critical: bool, value: &[u8]) -> Vec<u8> {
-    let flag: &[u8] = if critical { &[1, 1, 0xff] } else { &[] };
-    tlv(0x30, &[&oid(id), flag, &tlv(4, &[value])])
-}
-
 fn certificate(subject: &str, issuer: (&str, usize), until: &str, spki: &[u8], extensions: &[Vec<u8>]) -> Vec<u8> {
     let validity = tlv(0x30, &[&tlv(0x18, &[b"20230101000000Z"]), &tlv(0x18, &[until.as_bytes()])]);
     let extensions = tlv(0xa3, &[&tlv(0x30, &[&extensions.concat()])]);
@@ -123,22 +91,28 @@ fn rsa_spki(which: usize) -> Vec<u8> {
 
 /// A report and its certificates to be: tests change fields before they are made.
 #[derive(Clone)]
-pub(crate) struct Draft {
-    pub(crate) product: Product,
-    pub(crate) vlek: bool,
+pub struct Draft {
+    /// The line of processors.
+    pub product: Product,
+    /// Signed by a VLEK instead of a VCEK.
+    pub vlek: bool,
     /// The report's 0x2a0 signed bytes.
-    pub(crate) report: Vec<u8>,
+    pub report: Vec<u8>,
     /// Security versions in the certificate: fmc, boot loader, tee, snp, microcode.
-    pub(crate) spl: [u8; 5],
-    pub(crate) hardware_id: Vec<u8>,
-    pub(crate) product_name: String,
-    pub(crate) vek_until: &'static str,
+    pub spl: [u8; 5],
+    /// The chip, in the certificate.
+    pub hardware_id: Vec<u8>,
+    /// The product's name, in the certificate.
+    pub product_name: String,
+    /// `notAfter` of the VCEK or VLEK, GeneralizedTime.
+    pub vek_until: &'static str,
     /// Which test key signs the VCEK, the intermediate's own being 1.
-    pub(crate) vek_signer: usize,
+    pub vek_signer: usize,
 }
 
 impl Draft {
-    pub(crate) fn new(product: Product) -> Self {
+    /// Right in every respect.
+    pub fn new(product: Product) -> Self {
         let chip: Vec<u8> = (1..=if product == Product::Turin { 8 } else { 64 }).collect();
         let (tcb, cpuid) = match product {
             Product::Milan => ([2, 3, 0, 0, 0, 0, 4, 5], [0x19, 1, 1]),
@@ -169,18 +143,21 @@ impl Draft {
         draft
     }
 
-    pub(crate) fn put(&mut self, at: usize, bytes: &[u8]) {
+    /// Overwrites bytes of the report.
+    pub fn put(&mut self, at: usize, bytes: &[u8]) {
         self.report[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    pub(crate) fn vlek(mut self) -> Self {
+    /// The same, signed by a VLEK.
+    #[must_use]
+    pub fn vlek(mut self) -> Self {
         self.vlek = true;
         self.put(0x48, &[1 << 2]);
         self
     }
 
     /// The whole report, the VCEK or VLEK, and the chain.
-    pub(crate) fn make(&self) -> (Vec<u8>, Vec<u8>, [Vec<u8>; 2]) {
+    pub fn make(&self) -> (Vec<u8>, Vec<u8>, [Vec<u8>; 2]) {
         let key = SigningKey::from_slice(sha384("report key").as_bytes()).unwrap();
         let signature: Signature = key.sign(&self.report);
         let mut report = self.report.clone();
@@ -230,25 +207,57 @@ impl Draft {
         certificate(subject, (&issuer, self.vek_signer), self.vek_until, &spki, &extensions)
     }
 
-    pub(crate) fn verify(&self, policy: SnpPolicy) -> Result<SnpClaims, Refusal> {
+    /// Verifies it under the generator's roots, over the draft's own report data.
+    pub fn verify(&self, policy: SnpPolicy) -> Result<SnpClaims, Refusal> {
         self.verify_under(roots(), policy)
     }
 
-    pub(crate) fn verify_under(&self, roots: SnpRoots, policy: SnpPolicy) -> Result<SnpClaims, Refusal> {
+    /// The same under other roots.
+    pub fn verify_under(&self, roots: SnpRoots, policy: SnpPolicy) -> Result<SnpClaims, Refusal> {
         let (report, vek, [issuer, root]) = self.make();
         let evidence = SnpEvidence { report: &report, vek: &vek, chain: &[&issuer, &root] };
         let report_data = Digest64::from([7; 64]);
-        SnpVerifier::new(policy, roots).verify(evidence, ReportData::Full(&report_data), time("2026-06-01T00:00:00Z"))
+        SnpVerifier::new(policy, roots).verify(evidence, ReportData::Full(&report_data), AUDIT_TIME)
     }
 }
 
+/// A table of certificates as a host gives it beside a report: VCEK, ASK, ARK.
+pub fn certificate_table(vek: &[u8], issuers: &[&[u8]]) -> Vec<u8> {
+    const GUIDS: [&str; 3] =
+        ["63da758de6644564adc5f4b93be8accd", "4ab7b379bbac4fe4a02f05aef327c782", "c0b406a4a803495297433fb6014cd0ae"];
+    let all: Vec<&[u8]> = [vek].into_iter().chain(issuers.iter().copied()).collect();
+    let (mut table, mut offset) = (Vec::new(), 24 * (all.len() + 1));
+    for (guid, der) in GUIDS.iter().zip(&all) {
+        table.extend(hex::decode(guid).unwrap());
+        table.extend((offset as u32).to_le_bytes());
+        table.extend((der.len() as u32).to_le_bytes());
+        offset += der.len();
+    }
+    table.extend([0; 24]);
+    table.extend(all.concat());
+    table
+}
+
+/// A revocation list of the root of a product: the intermediate when `revoked`, and nothing otherwise.
+pub fn crl(product: Product, revoked: bool) -> Vec<u8> {
+    let time = |text: &str| tlv(0x18, &[text.as_bytes()]);
+    // Every certificate here has the serial number 7.
+    let entries = tlv(0x30, &[&tlv(0x30, &[&[2, 1, 7], &time("20260101000000Z")])]);
+    let entries = if revoked { entries } else { Vec::new() };
+    let issuer = name(&format!("ARK-{product}"));
+    let times = [time("20260101000000Z"), time("20361231235959Z")].concat();
+    let tbs = tlv(0x30, &[&[2, 1, 1], &pss(), &issuer, &times, &entries]);
+    let signature = sign_pss(0, &tbs);
+    tlv(0x30, &[&tbs, &pss(), &tlv(3, &[&[0], &signature])])
+}
+
 /// The generator's root, for every product.
-pub(crate) fn roots() -> SnpRoots {
+pub fn roots() -> SnpRoots {
     let digest = sha384(rsa_spki(0));
     SnpRoots::others([Product::Milan, Product::Genoa, Product::Turin].map(|product| (product, digest)))
 }
 
 /// Asks for the generated guest.
-pub(crate) fn policy() -> SnpPolicy {
+pub fn policy() -> SnpPolicy {
     SnpPolicy { measurements: vec![[9; 48].into()], ..SnpPolicy::default() }
 }

@@ -3,8 +3,9 @@
 //! `cargo run --example seeds` in this folder; the files go to `corpus/TARGET/`.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "../../glasshouse-core/tests/common/mod.rs"]
+#[path = "../../../glasshouse-core/tests/common/mod.rs"]
 mod common;
+mod hardware;
 
 use std::fs;
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ fn main() {
     tokens(&mut seeds);
     containers(&mut seeds);
     agent(&mut seeds);
+    hardware::all(&mut seeds);
     println!("{} seeds", seeds.0);
 }
 
@@ -48,8 +50,10 @@ impl Seeds {
         self.0 += 1;
     }
 
-    fn mode(&mut self, target: &str, mode: char, name: &str, bytes: impl AsRef<[u8]>) {
-        self.add(target, &format!("{mode}-{name}"), [&[mode as u8], bytes.as_ref()].concat());
+    /// Behind the letter, or digit and letter, that chooses what it is read as.
+    fn mode(&mut self, target: &str, mode: impl ToString, name: &str, bytes: impl AsRef<[u8]>) {
+        let mode = mode.to_string();
+        self.add(target, &format!("{mode}-{name}"), [mode.as_bytes(), bytes.as_ref()].concat());
     }
 
     fn json(&mut self, target: &str, mode: char, name: &str, value: &impl Serialize) {

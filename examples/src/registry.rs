@@ -5,12 +5,13 @@ use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::host_memory::HostZeroizer;
 use glasshouse_core::traits::Device;
 use glasshouse_provider::Registry;
-use glasshouse_train::MlpWorkload;
+use glasshouse_train::{MlpWorkload, QwenLora};
 
-/// The MLP, the software attestor and the host zeroizer.
+/// The MLP, Qwen LoRA, the software attestor and the host zeroizer.
 pub fn registry() -> Registry {
     let registry = Registry::new()
         .workload(MlpWorkload::new)
+        .workload(QwenLora::new)
         .attestor(EvidenceKind::Software, |context| {
             harden(context.anti_debug)?;
             let state = RuntimeStateCell::new();

@@ -8,6 +8,8 @@ mod artifact_name;
 pub mod client;
 mod clock;
 mod frames;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod local;
 pub mod memory;
 mod progress;
@@ -21,4 +23,5 @@ pub mod wire;
 pub use local::LocalProvider;
 pub use memory::MemoryProvider;
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
-pub use run::{OverheadRun, ProtectedRun};
+pub use run::{OverheadRun, ProtectedRun, RawRun};
+pub use segment::PUBLIC_INPUTS_VARIABLE;

@@ -193,7 +193,7 @@ fn open(run: &Run) -> OpenRecord {
 fn open_event(event: &RecordedEvent) -> OpenEvent {
     let header = event.header.peek().unwrap();
     let hidden = EventBody::Progress {
-        progress: Progress { done: 1, total: None, loss: None },
+        progress: Progress { done: 1, ..Progress::default() },
         interval: glasshouse_core::channel::Interval { units: 1, micros: 1 },
     };
     let read = |body: &Blob| decode("event", &body.0, EventBody::LIMIT).unwrap();

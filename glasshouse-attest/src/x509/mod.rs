@@ -151,6 +151,24 @@ impl Certificate {
     }
 }
 
+/// Where a certificate says that its issuer's revocation list is (RFC 5280 section 4.2.1.13).
+#[cfg(feature = "fetch")]
+pub(crate) fn distribution_points(certificate: &Certificate) -> Vec<String> {
+    use x509_cert::ext::pkix::CrlDistributionPoints;
+    use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
+    let points = certificate.tbs.get_extension::<CrlDistributionPoints>().ok().flatten();
+    let names =
+        points.into_iter().flat_map(|(_, points)| points.0).filter_map(|point| match point.distribution_point {
+            Some(DistributionPointName::FullName(names)) => Some(names),
+            _ => None,
+        });
+    let uri = |name: GeneralName| match name {
+        GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
+        _ => None,
+    };
+    names.flatten().filter_map(uri).collect()
+}
+
 fn millis(time: Time) -> UnixMillis {
     UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
 }

@@ -270,7 +270,7 @@ mod tests {
             if faults.overshoots {
                 *done += 1;
             }
-            Ok(Progress { done: *done, total: None, loss: None })
+            Ok(Progress { done: *done, ..Progress::default() })
         }
         fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
             let (_, weights, _) = self.state.as_ref().ok_or(NOT_PREPARED)?;

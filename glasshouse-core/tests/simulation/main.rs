@@ -65,6 +65,18 @@ fn one_fault_at_any_message_is_survived() {
 }
 
 #[test]
+fn an_owner_may_die_at_any_moment() {
+    let folder = folder();
+    for (at, disk) in (1..=60).flat_map(|tick| [(tick * 500, 0), (tick * 500, 60)]) {
+        let plan = Plan { owner_dies_at: Some(at), disk, ..Plan::calm(at) };
+        let report = run(&plan, folder.path());
+        assert!(report.violations.is_empty(), "at {at} ms: {report:#?}");
+        // With a bad disk besides, it may die so often that the runtime takes it for gone.
+        assert!(disk > 0 || report.end == Some(End::Done), "at {at} ms: {report:#?}");
+    }
+}
+
+#[test]
 fn random_faults_break_no_invariant() {
     let folder = folder();
     if let Some(seed) = number("GLASSHOUSE_SIM_SEED") {

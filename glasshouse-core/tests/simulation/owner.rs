@@ -133,6 +133,9 @@ impl Owner {
                 return false;
             }
         };
+        if session.release_bytes().is_none() && !self.releases.is_empty() {
+            truth.violations.push("a restarted gate forgot that it had released".into());
+        }
         let rival = plan.rival.then(|| setting.session(&store).ok()).flatten();
         self.up = Some(Up { session, rival, asked: None, polled: None, stop: None });
         self.restart_at = at;

@@ -117,6 +117,8 @@ pub(crate) struct Plan {
     pub(crate) network: [u64; 6],
     /// Exactly this message gets exactly this fault, besides.
     pub(crate) single: Option<(u64, Fault)>,
+    /// At this millisecond the owner dies, besides.
+    pub(crate) owner_dies_at: Option<u64>,
     /// For each half second.
     pub(crate) clock_jumps: u64,
     /// Also jumps that [`Now`](glasshouse_core::clock::Now) rules out: then no deadline can be held.
@@ -149,6 +151,7 @@ impl Plan {
             seed,
             network: [0; 6],
             single: None,
+            owner_dies_at: None,
             clock_jumps: 0,
             boot_runs_back: false,
             owner_crashes: 0,

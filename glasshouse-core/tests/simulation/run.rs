@@ -58,7 +58,7 @@ pub(crate) fn run(plan: &Plan, folder: &Path) -> Report {
                 net.trace.push(format!("{at:>7} {name}: {what}"));
             }
         }
-        if owner.is_up() && rng.chance(plan.owner_crashes) {
+        if owner.is_up() && (rng.chance(plan.owner_crashes) || plan.owner_dies_at == Some(at)) {
             net.trace.push(format!("{at:>7} owner dies"));
             owner.crash(at, rng);
         }

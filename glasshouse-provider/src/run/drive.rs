@@ -13,7 +13,7 @@ use glasshouse_core::channel::{Command, EventBody, EventHeader, Outcome, OwnerCh
 use glasshouse_core::claims::ReferenceValues;
 use glasshouse_core::gate::{GateError, OwnerSession};
 use glasshouse_core::overhead::Mode;
-use glasshouse_core::protocol::{SealedArtifact, decode, encode};
+use glasshouse_core::protocol::{ResultKey, SealedArtifact, decode, encode, open_artifact};
 use glasshouse_core::record::{RawSegmentRecord, SessionRecord};
 use glasshouse_core::refusal::Refusal;
 use glasshouse_core::transcript::sha256;
@@ -35,7 +35,8 @@ const EXIT: Duration = Duration::from_secs(15);
 /// The owner's end of the channel.
 pub(super) enum Link {
     Gate(Box<OwnerSession>, ReferenceValues),
-    Raw(Box<OwnerChannel>),
+    /// With the key that artifacts of a raw segment are sealed to.
+    Raw(Box<OwnerChannel>, ResultKey),
 }
 
 /// Which segment, and how patiently.
@@ -97,9 +98,8 @@ impl Leg<'_> {
             tell.moment("released", session);
             tell.event(RunEvent::Released { position: self.position });
         }
-        let artifacts = self.records(link, home, tell).await?;
+        self.records(link, home, tell).await?;
         tell.moment("ended", session);
-        self.fetch(link, home, &artifacts).await?;
         let last = home.events.len().saturating_sub(1);
         client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
         tell.moment("acknowledged", session);
@@ -112,13 +112,8 @@ impl Leg<'_> {
         }
     }
 
-    /// Takes records until the terminal event.
-    async fn records(
-        &self,
-        link: &mut Link,
-        home: &mut SegmentResult,
-        tell: &mut Teller<'_>,
-    ) -> Result<Vec<ArtifactEntry>, RunError> {
+    /// Takes records until the terminal event, and each artifact once its event is there.
+    async fn records(&self, link: &mut Link, home: &mut SegmentResult, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let (began, mut down, mut stopped) = (Instant::now(), None::<Instant>, false);
         let (mut after, mut weighed) = (None, 0_usize);
         loop {
@@ -154,8 +149,13 @@ impl Leg<'_> {
                 let (segment, events) = (self.start.id.to_string(), home.events.len());
                 return Err(RunError::TooManyEvents { segment, events });
             }
+            match self.fetch(link, home, &page.artifacts).await {
+                // The next page tries again, and knows how long that may go on.
+                Err(RunError::Client(ClientError::Unreachable { .. })) if !ended => {}
+                fetched => fetched?,
+            }
             if ended {
-                return Ok(page.artifacts);
+                return Ok(());
             }
             if let Some(through) = after.filter(|_| !records.is_empty()) {
                 self.keep_up(through).await?;
@@ -179,7 +179,8 @@ impl Leg<'_> {
         }
     }
 
-    /// Downloads what the events announced and checks it against what they say. Their signed sizes are what is asked for.
+    /// Downloads what the events announced and is not here yet, and checks it against what they say: a checkpoint must
+    /// outlive the allocation that it was made on. The signed sizes are what is asked for.
     async fn fetch(&self, link: &Link, home: &mut SegmentResult, entries: &[ArtifactEntry]) -> Result<(), RunError> {
         let Some(folder) = self.artifacts else { return Ok(()) };
         let SegmentResult { events, artifacts, .. } = home;
@@ -192,12 +193,10 @@ impl Leg<'_> {
             })
         };
         folder.expect(announced().map(|(name, _, bytes, _)| (name.as_str(), bytes)))?;
-        for (name, digest, bytes, sealed_digest) in announced() {
+        for (name, digest, bytes, sealed_digest) in announced().skip(artifacts.len()) {
             folder.admit(name, artifacts)?;
             let wrong = |why: &str| RunError::Artifact { name: name.clone(), why: why.to_owned() };
-            let (Link::Gate(gate, _), Some(sealed_digest)) = (link, sealed_digest) else {
-                return Err(wrong("it is not sealed to this owner"));
-            };
+            let sealed_digest = sealed_digest.ok_or_else(|| wrong("it is not sealed to this owner"))?;
             let entry = entries.iter().find(|entry| entry.name == *name);
             let entry = entry.ok_or_else(|| wrong("the agent does not have it"))?;
             if entry.size != SealedArtifact::encoded_len(bytes) {
@@ -209,7 +208,11 @@ impl Leg<'_> {
             }
             let sealed: SealedArtifact = decode("sealed artifact", &raw, raw.len())?;
             drop(raw);
-            let bytes = std::mem::take(&mut *gate.open_artifact(name, &sealed)?);
+            let mut opened = match link {
+                Link::Gate(gate, _) => gate.open_artifact(name, &sealed)?,
+                Link::Raw(_, key) => open_artifact(key, &self.start.session, name, &sealed)?,
+            };
+            let bytes = std::mem::take(&mut *opened);
             if sha256(&bytes) != digest {
                 return Err(wrong("its SHA-256 is not the one that the runtime signed"));
             }
@@ -256,7 +259,7 @@ impl Link {
     fn accept(&mut self, records: &[SealedRecord]) -> Result<Vec<(EventHeader, EventBody)>, RunError> {
         match self {
             Self::Gate(gate, _) => Ok(gate.records(records)?),
-            Self::Raw(channel) => {
+            Self::Raw(channel, _) => {
                 Ok(records.iter().map(|record| channel.accept(record)).collect::<Result<_, Refusal>>()?)
             }
         }
@@ -265,14 +268,14 @@ impl Link {
     fn stop(&mut self) -> Result<SealedRecord, RunError> {
         match self {
             Self::Gate(gate, _) => Ok(gate.command(&Command::Stop)?),
-            Self::Raw(channel) => Ok(channel.command(&Command::Stop)?),
+            Self::Raw(channel, _) => Ok(channel.command(&Command::Stop)?),
         }
     }
 
     /// What of this goes into the record.
     fn protocol(self, error: Option<&RunError>) -> Result<Protocol, Refusal> {
         match self {
-            Self::Raw(channel) => Ok(Protocol::Raw(Box::new(RawSegmentRecord::from_channel(&channel)))),
+            Self::Raw(channel, _) => Ok(Protocol::Raw(Box::new(RawSegmentRecord::from_channel(&channel)))),
             Self::Gate(gate, reference) => match (gate.record_parts(), gate.verdict(), error.and_then(refusal_in)) {
                 (Some(parts), Some(verdict), _) => {
                     let record = SessionRecord::from_parts(&parts, reference)?;

@@ -83,8 +83,9 @@ mod tests {
         let (secret, id) = (Secret::take(&mut [1; 32]), Fixed([0xff; 32]));
         let (mut runtime, mut owner) = (RuntimeChannel::raw(&secret, id, &id), OwnerChannel::raw(&secret, id, &id));
         let now = Now { wall: UnixMillis(u64::MAX >> 12), boot: Duration::from_secs(1 << 30) };
+        let loss = Some(-1.234_567_890_123_456_7e-300);
         let progress = EventBody::Progress {
-            progress: Progress { done: u64::MAX, total: Some(u64::MAX), loss: Some(-1.234_567_890_123_456_7e-300) },
+            progress: Progress { done: u64::MAX, total: Some(u64::MAX), loss, eval_loss: loss, ..Progress::default() },
             interval: Interval { units: u64::MAX, micros: u64::MAX },
         };
         let failed = EventBody::Failed { step: "train".into(), message: "é".repeat(1000) };

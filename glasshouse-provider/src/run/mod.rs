@@ -25,6 +25,6 @@ pub use error::{RunError, RunFailure};
 pub use event::{RunEvent, StopHandle};
 pub use gate::Gate;
 pub use overhead::{OverheadReport, OverheadRun};
-pub use protected::{ProtectedRun, RunReport};
+pub use protected::{ProtectedRun, RawRun, RunReport};
 pub use recover::Recovered;
 pub use result::{Timeline, TrainedArtifact};

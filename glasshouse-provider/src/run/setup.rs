@@ -21,7 +21,7 @@ use super::drive::Link;
 use super::limits::{Limits, progress_interval};
 use super::uploads::Uploads;
 use super::{Gate, RunError, StopHandle};
-use crate::raw::RawOrder;
+use crate::raw::{RawOrder, raw_key};
 use crate::supervisor::{Journal, Patience, RentRequest, Rented, Supervisor};
 use crate::wire::{SegmentId, SegmentMode, StartSegment};
 
@@ -163,7 +163,8 @@ impl Setup {
                 let order = RawOrder::seal(self.job(), &raw.data_key, &raw.digests, secret, &session)?;
                 let (package, job) = (raw.upload.digest, Some(Blob(encode(&order))));
                 let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package, job };
-                Ok((start, Link::Raw(Box::new(OwnerChannel::raw(&rented.launch_secret, session, &boot)))))
+                let channel = Box::new(OwnerChannel::raw(secret, session, &boot));
+                Ok((start, Link::Raw(channel, raw_key(secret, session)?)))
             }
             Mode::Protected => {
                 let package = uploads.sealed.as_ref().ok_or(missing)?.digest;

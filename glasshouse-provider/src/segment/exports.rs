@@ -11,6 +11,7 @@ use crate::artifact_name;
 use crate::frames::{ARTIFACT_PIECE, FromSegment};
 
 /// Whom artifacts are sealed to.
+#[derive(Clone, Copy)]
 pub(super) struct SealTo {
     pub(super) owner: PublicKey32,
     pub(super) session: Nonce32,

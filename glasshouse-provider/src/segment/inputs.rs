@@ -21,8 +21,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::run::SegmentFailure;
 
-/// Folder on the allocation that holds public inputs under their names.
-const PUBLIC_VARIABLE: &str = "GLASSHOUSE_PUBLIC_INPUTS";
+/// Environment variable of an allocation: the folder that holds public inputs under their names.
+pub const PUBLIC_INPUTS_VARIABLE: &str = "GLASSHOUSE_PUBLIC_INPUTS";
 
 /// Opens a sealed package into memory.
 pub(super) fn from_package(
@@ -39,11 +39,12 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
         return Ok(BTreeMap::new());
     }
     let failure = |name: &str, why: String| SegmentFailure::PublicInput { name: name.to_owned(), why };
-    let folder = std::env::var_os(PUBLIC_VARIABLE).map(PathBuf::from);
+    let folder = std::env::var_os(PUBLIC_INPUTS_VARIABLE).map(PathBuf::from);
     wanted
         .iter()
         .map(|input| {
-            let folder = folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_VARIABLE}")))?;
+            let folder =
+                folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_INPUTS_VARIABLE}")))?;
             let path = folder.join(&input.name);
             let (seen, bytes) =
                 sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;

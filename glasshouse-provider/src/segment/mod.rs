@@ -12,4 +12,5 @@ mod run;
 mod stop;
 mod training;
 
+pub use inputs::PUBLIC_INPUTS_VARIABLE;
 pub(crate) use run::main;

@@ -216,11 +216,11 @@ impl Segment<'_> {
         self.enter(SegmentStep::Prepare);
         workload.prepare(inputs, job.device)?;
         self.phase(Phase::Prepared);
-        let stop = train(self, workload, &job, lease.as_mut())?;
+        let seal_to = SealTo { owner, session: self.start.session };
+        let stop = train(self, workload, &job, lease.as_mut(), seal_to)?;
         if job.export && stop.as_ref().is_none_or(|stop| *stop == Stop::Asked) {
             self.enter(SegmentStep::Export);
             self.phase(Phase::Exporting);
-            let seal_to = SealTo { owner, session: self.start.session };
             workload.export(&mut Exports { segment: self, seal_to })?;
         }
         Ok(stop)

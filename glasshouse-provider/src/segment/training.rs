@@ -8,6 +8,7 @@ use glasshouse_core::refusal::{Code, Refusal};
 use glasshouse_core::segment::LeaseGuard;
 use glasshouse_core::traits::{Progress, Workload};
 
+use super::exports::{Exports, SealTo};
 use super::run::{Segment, SegmentFailure};
 use super::stop::Stop;
 use crate::clock;
@@ -24,10 +25,11 @@ pub(super) fn train(
     workload: &mut dyn Workload,
     job: &JobSpec,
     lease: Option<&mut LeaseGuard>,
+    seal_to: SealTo,
 ) -> Result<Option<Stop>, SegmentFailure> {
     let batch = workload.launch_batch().max(1);
-    let none = Progress { done: 0, total: None, loss: None };
-    let mut training = Training { segment, workload, lease, batch, progress: none };
+    let checkpoints = job.export.then_some(seal_to);
+    let mut training = Training { segment, workload, lease, checkpoints, batch, progress: Progress::default() };
     let warm_up = job.warmup_units.next_multiple_of(batch);
     if let Some(stop) = training.warm_up(warm_up)? {
         return Ok(Some(stop));
@@ -39,6 +41,8 @@ struct Training<'a, 'b> {
     segment: &'a mut Segment<'b>,
     workload: &'a mut dyn Workload,
     lease: Option<&'a mut LeaseGuard>,
+    /// Whom checkpoints are sealed to; absent where nothing is exported.
+    checkpoints: Option<SealTo>,
     batch: u64,
     progress: Progress,
 }
@@ -50,6 +54,9 @@ impl Training<'_, '_> {
             return Ok(Some(stop));
         }
         self.progress = self.workload.advance(self.batch)?;
+        if let Some(seal_to) = self.checkpoints {
+            self.workload.checkpoint(&mut Exports { segment: self.segment, seal_to })?;
+        }
         Ok(None)
     }
 

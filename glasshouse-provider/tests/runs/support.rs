@@ -161,7 +161,7 @@ impl Workload for Counting {
         if self.trouble == "talk" {
             std::thread::sleep(Duration::from_millis(1));
             self.done += units;
-            return Ok(Progress { done: self.done, total: None, loss: None });
+            return Ok(Progress { done: self.done, ..Progress::default() });
         }
         println!("what a workload prints must not get into the channel");
         for _ in 0..units {
@@ -172,10 +172,19 @@ impl Workload for Counting {
         }
         match self.trouble.as_str() {
             "panic" if self.done > 10 => panic!("asked to"),
-            "error" if self.done > 10 => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
+            "error" | "checkpoints" if self.done > 10 => {
+                return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done });
+            }
             _ => {}
         }
-        Ok(Progress { done: self.done, total: None, loss: Some(1.0 / self.done as f64) })
+        Ok(Progress { done: self.done, loss: Some(1.0 / self.done as f64), ..Progress::default() })
+    }
+
+    fn checkpoint(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+        match self.trouble == "checkpoints" && self.done.is_multiple_of(4) {
+            true => sink.put(&format!("checkpoint-{}", self.done), &self.sum.to_le_bytes()),
+            false => Ok(()),
+        }
     }
 
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {

@@ -186,16 +186,15 @@ pub(super) async fn authenticated(
         let message = "the request's MAC does not verify; use this allocation's launch secret";
         return refuse(&WireError::new(WireCode::Unauthenticated, message));
     }
-    let answer = match gatekeeper.admit(&parts, &given) {
-        Ok(()) => {
-            if given.boot.is_some() {
-                guest.recognize();
-            }
-            match gatekeeper.body(parts.uri.path(), body, &given.body).await {
-                Ok((body, share)) => done(Request::from_parts(parts, Body::from(body)), next, share).await,
-                Err(e) => refuse(&e),
-            }
-        }
+    // With a MAC, though it was sent before or to another agent: the owner may well ask why.
+    if let Err(e) = gatekeeper.admit(&parts, &given) {
+        return gatekeeper.sign(&given.mac, refuse(&e)).await;
+    }
+    if given.boot.is_some() {
+        guest.recognize();
+    }
+    let answer = match gatekeeper.body(parts.uri.path(), body, &given.body).await {
+        Ok((body, share)) => done(Request::from_parts(parts, Body::from(body)), next, share).await,
         Err(e) => refuse(&e),
     };
     if given.boot.is_some() {

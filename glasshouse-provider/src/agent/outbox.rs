@@ -149,8 +149,7 @@ impl Outbox {
     /// The number of this question, when it is the last one or the release that was opened.
     pub(super) fn asked(&self, digest: Digest48) -> Option<u64> {
         let state = self.lock();
-        let number = state.questions.iter().rposition(|asked| *asked == digest)?;
-        let number = u64::try_from(number).ok()?;
+        let number = u64::try_from(state.questions.iter().rposition(|asked| *asked == digest)?).ok()?;
         (state.current() == Some(number) || state.opened == Some(number)).then_some(number)
     }
 

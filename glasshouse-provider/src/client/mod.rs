@@ -11,6 +11,9 @@ mod error;
 mod transport;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::ClientError;
 
 use std::time::Duration;

@@ -196,14 +196,13 @@ impl Leg<'_> {
         for (name, digest, bytes, sealed_digest) in announced().skip(artifacts.len()) {
             folder.admit(name, artifacts)?;
             let wrong = |why: &str| RunError::Artifact { name: name.clone(), why: why.to_owned() };
+            let sealed_digest = sealed_digest.ok_or_else(|| wrong("it is not sealed to this owner"))?;
             let entry = entries.iter().find(|entry| entry.name == *name);
             let entry = entry.ok_or_else(|| wrong("the agent does not have it"))?;
-            let size = if sealed_digest.is_some() { SealedArtifact::encoded_len(bytes) } else { bytes };
-            if entry.size != size {
+            if entry.size != SealedArtifact::encoded_len(bytes) {
                 return Err(wrong("it has not the size that the runtime signed"));
             }
             let raw = self.client.artifact(&self.start.id, entry).await?;
-            let sealed_digest = sealed_digest.ok_or_else(|| wrong("it is not sealed to this owner"))?;
             if sha256(&raw) != sealed_digest {
                 return Err(wrong("it was changed on the way"));
             }

@@ -115,6 +115,14 @@ pub enum RunError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     NoRandomness,
+    /// One record cannot hold so many segments.
+    #[error("a run of {segments} segments does not fit into one record, which has room for {most}; repeat less often")]
+    TooManySegments {
+        /// How many were planned.
+        segments: usize,
+        /// How many fit.
+        most: usize,
+    },
     /// The segment says more than the run's record holds.
     #[error(
         "segment {segment} sent {events} events, more than its share of the record holds; its allocation is being ended"

@@ -56,6 +56,7 @@ impl Teller<'_> {
             EventBody::Progress { progress, interval } => {
                 self.event(RunEvent::Progress { position, progress: *progress, interval: *interval });
             }
+            EventBody::End { outcome, .. } => self.event(RunEvent::Reported { position, outcome: *outcome }),
             _ => {}
         }
     }

@@ -22,8 +22,8 @@ pub(super) enum Readers {
 pub(super) fn prepare_folder(folder: &Path) -> Result<(), RunError> {
     let failed = |what, e: std::io::Error| RunError::File { path: folder.to_owned(), what, why: e.to_string() };
     make_folder(folder).map_err(|e| failed("made", e))?;
-    // Dropped at once: only that it can be made counts.
-    tempfile::NamedTempFile::new_in(folder).map(drop).map_err(|e| failed("written into", e))
+    // Only that it can be made counts. It has no name: a kill here leaves nothing behind.
+    tempfile::tempfile_in(folder).map(drop).map_err(|e| failed("written into", e))
 }
 
 /// Writes a file that appears whole, and is durable under its name when this returns, or does not appear.

@@ -20,6 +20,8 @@ use crate::progress;
 const BESIDE_EVENTS: usize = 16 << 20;
 /// A signed header in the record's file, in base64 twice over. Every header stays in the record, whatever it is of.
 const HEADER_BYTES: usize = 1 << 10;
+/// Segments of one run: each has room for 128 KiB, of which its phases, receipt and end take a few dozen.
+pub(super) const MOST_SEGMENTS: usize = (MAX_RECORD_BYTES - BESIDE_EVENTS) >> 17;
 
 /// What one segment may come to.
 #[derive(Clone, Copy, Debug)]

@@ -10,6 +10,7 @@ use glasshouse_core::traits::Unit;
 use super::builder::RunBuilder;
 use super::execute::{Executed, execute};
 use super::files::{Readers, write_whole};
+use super::limits::MOST_SEGMENTS;
 use super::record::write_record;
 use super::result::Timeline;
 use super::setup::Setup;
@@ -113,6 +114,9 @@ impl RunBuilder<OverheadRun> {
         let plan = kind.order.plan(kind.repeats);
         if plan.is_empty() {
             return Err(RunError::Missing { what: "at least one repeat", call: "repeats" }.into());
+        }
+        if plan.len() > MOST_SEGMENTS {
+            return Err(RunError::TooManySegments { segments: plan.len(), most: MOST_SEGMENTS }.into());
         }
         setup.segments = plan.len();
         let mut executed = execute(&setup, &plan, None, &mut *listener).await?;

@@ -17,7 +17,7 @@ use crate::progress;
 use crate::wire::SegmentStep;
 
 /// Events that may wait at the agent for an owner who is away, before progress waits for the owner too.
-const MAX_UNACKNOWLEDGED: u64 = 512;
+const MAX_UNACKNOWLEDGED: u64 = 256;
 
 /// Trains until the budget is used, the workload is finished, or something stops it.
 pub(super) fn train(

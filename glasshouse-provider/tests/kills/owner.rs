@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use glasshouse_core::fixed::{Digest32, Fixed};
@@ -12,14 +13,14 @@ use glasshouse_core::protocol::{ResultKey, SigningSecret};
 use glasshouse_core::secret::Secret;
 use glasshouse_provider::LocalProvider;
 use glasshouse_provider::client::ClientError;
-use glasshouse_provider::run::{Gate, OverheadRun, ProtectedRun, RunBuilder, RunError, RunFailure};
+use glasshouse_provider::run::{Gate, OverheadRun, ProtectedRun, RunBuilder, RunError, RunEvent, RunFailure};
 use glasshouse_provider::supervisor::SupervisorError;
 use glasshouse_provider::wire::WireCode;
 use serde::{Deserialize, Serialize};
 
 use crate::hooks::{STOP, StagedStore, stop_at};
 use crate::support::{FIXED_MEASUREMENT, Listener, block_on, container, seal};
-use crate::tap::tap;
+use crate::tap::{self, tap};
 use crate::tapped::Tapped;
 
 /// Makes this executable the owner of the case in the folder that follows.
@@ -47,6 +48,11 @@ pub(crate) fn main(folder: &Path) {
 fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
     let (path, sealed) = seal(folder, "");
     builder
+        .on_event(|event| {
+            if matches!(event, RunEvent::Reported { .. }) {
+                tap::REPORTED.store(true, Ordering::SeqCst);
+            }
+        })
         .provider(Tapped::new(LocalProvider::new().container(container()), tap, || stop_at("shutdown")))
         .verifier(Listener { refuse: false })
         .gate(staged_gate(&folder.join("gate")))

@@ -12,7 +12,8 @@ use crate::relay::{self, Request};
 
 /// File with the last sequence number of each acknowledgement, one a line, before it leaves.
 const ACKNOWLEDGED: &str = "acknowledged";
-static FETCHED: AtomicBool = AtomicBool::new(false);
+/// Whether the segment has said how it ended.
+pub(crate) static REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// What a relay before the agent does with each request.
 pub(crate) fn tap(upstream: SocketAddr, request: &Request, client: &mut TcpStream) -> bool {
@@ -36,13 +37,9 @@ pub(crate) fn tap(upstream: SocketAddr, request: &Request, client: &mut TcpStrea
             stop_at("release-sent");
             released
         }
-        _ if line.contains("/artifacts?") => {
-            FETCHED.store(true, Ordering::SeqCst);
-            relay::forward(upstream, &request.bytes)
-        }
         _ if line.ends_with("/ack") => {
-            // The last one comes after the artifacts; those before it while the segment works.
-            let last = FETCHED.load(Ordering::SeqCst);
+            // The last one comes after the terminal event; those before it while the segment works.
+            let last = REPORTED.load(Ordering::SeqCst);
             if last {
                 stop_at("await-ack");
             }

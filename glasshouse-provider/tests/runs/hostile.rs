@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use glasshouse_core::job::Budget;
-use glasshouse_core::record::{self, VerifiedRecord};
+use glasshouse_core::overhead::{Cleanup, Order};
+use glasshouse_core::record::{self, RecordError, VerifiedRecord};
 use glasshouse_provider::LocalProvider;
 use glasshouse_provider::client::ClientError;
-use glasshouse_provider::run::{ProtectedRun, RunBuilder, RunError, RunReport};
+use glasshouse_provider::run::{OverheadRun, ProtectedRun, RunBuilder, RunError, RunReport};
 use glasshouse_provider::wire::WireCode;
 use rustix::process::Signal;
 
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("records_are_acknowledged_while_it_trains", records_are_acknowledged_while_it_trains),
     ("progress_waits_for_an_owner_who_is_away", progress_waits_for_an_owner_who_is_away),
     ("artifacts_beyond_the_limit_are_not_fetched", artifacts_beyond_the_limit_are_not_fetched),
+    ("a_segment_has_its_share_of_the_record", a_segment_has_its_share_of_the_record),
 ];
 
 fn through(tap: Tap, folder: &Path, trouble: &str) -> RunBuilder<ProtectedRun> {
@@ -118,11 +120,11 @@ fn a_proxy_puts_no_refusal_into_the_record() {
 }
 
 /// Above what a segment says to an owner who acknowledges nothing.
-const UNACKNOWLEDGED: u64 = 512 + 40;
+const UNACKNOWLEDGED: u64 = 256 + 40;
 
 fn talkative(tap: Tap) -> u64 {
     let folder = tempfile::tempdir().unwrap();
-    let run = through(tap, folder.path(), "talk").budget(Budget::Units(1600)).progress_every(Duration::from_millis(1));
+    let run = through(tap, folder.path(), "talk").budget(Budget::Units(800)).progress_every(Duration::from_millis(1));
     let report = block_on(run.run()).unwrap();
     assert_eq!(report.artifacts.len(), 2);
     verified(&report).sessions[0].events.count
@@ -144,7 +146,7 @@ fn swallowing(agent: SocketAddr, request: &Request, client: &mut TcpStream) -> b
 
 fn progress_waits_for_an_owner_who_is_away() {
     let events = talkative(swallowing);
-    assert!((512..=UNACKNOWLEDGED).contains(&events), "{events} events");
+    assert!((256..=UNACKNOWLEDGED).contains(&events), "{events} events");
 }
 
 fn artifacts_beyond_the_limit_are_not_fetched() {
@@ -156,4 +158,24 @@ fn artifacts_beyond_the_limit_are_not_fetched() {
     assert!(matches!(&failure.error, RunError::Artifact { name, .. } if name == "sum.bin"), "{failure}");
     assert!(failure.to_string().contains("1600000 bytes"), "{failure}");
     assert!(!FETCHED.load(Ordering::SeqCst) && failure.report.unwrap().artifacts.is_empty());
+}
+
+fn a_segment_has_its_share_of_the_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |repeats| {
+        let run = composed(OverheadRun::builder(), folder.path(), "hoard").order(Order::RawFirst).export(true);
+        run.budget(Budget::Units(20)).repeats(repeats).run()
+    };
+    // More than a record holds is refused before anything is rented.
+    let failure = block_on(run(193)).unwrap_err();
+    assert!(matches!(failure.error, RunError::TooManySegments { segments: 386, most: 384 }), "{failure}");
+    assert!(failure.report.is_none());
+    // As many as it holds, and the first one announces artifacts without end.
+    let failure = block_on(run(192)).unwrap_err();
+    assert!(matches!(&failure.error, RunError::TooManyEvents { segment, .. } if segment == "raw-0"), "{failure}");
+    let report = failure.report.unwrap();
+    assert_eq!(report.cleanup.unwrap().outcome, Cleanup::Observed);
+    // The chain has no end, and the record that says so is well signed.
+    let error = record::verify(&std::fs::read(&report.record).unwrap(), Some(report.gate_key), None).map(drop);
+    assert!(matches!(error, Ok(()) | Err(RecordError::TerminalMissing { .. })), "{error:?}");
 }

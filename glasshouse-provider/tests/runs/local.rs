@@ -127,7 +127,7 @@ fn another_owner_finds_and_ends_it() {
 }
 
 /// An agent as a provider starts it that can hand over an environment and nothing else.
-fn lingering(spec: &LaunchSpec, user: Option<u32>) -> (std::process::Child, SocketAddr) {
+pub(crate) fn lingering(spec: &LaunchSpec, user: Option<u32>) -> (std::process::Child, SocketAddr) {
     use std::io::BufRead as _;
     let mut command = Command::new("/proc/self/exe");
     if let Some(user) = user.filter(|_| rustix::process::geteuid().is_root()) {

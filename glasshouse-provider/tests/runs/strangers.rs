@@ -8,21 +8,22 @@ use std::time::{Duration, Instant};
 
 use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::fixed::{Blob, Fixed};
-use glasshouse_core::traits::{Endpoint, Provider as _};
+use glasshouse_core::traits::{Endpoint, LaunchSpec, Provider as _};
 use glasshouse_core::transcript::sha384;
 use glasshouse_provider::LocalProvider;
 use glasshouse_provider::client::AgentClient;
 use glasshouse_provider::wire::{SegmentId, SegmentMode, StartSegment, WireCode};
 
 use crate::agent::{agent, exchange};
-use crate::local::{created, spec};
+use crate::local::{created, lingering, spec};
 use crate::relay::{self, Request};
-use crate::support::{Test, block_on};
+use crate::support::{Test, block_on, eventually, runs};
 
 pub(crate) const TESTS: &[Test] = &[
     ("strangers_do_not_keep_the_owner_out", strangers_do_not_keep_the_owner_out),
     ("a_body_is_the_one_its_head_names", a_body_is_the_one_its_head_names),
     ("a_restarted_agent_takes_nothing_from_before", a_restarted_agent_takes_nothing_from_before),
+    ("what_was_overheard_keeps_no_agent_alive", what_was_overheard_keeps_no_agent_alive),
 ];
 
 /// The most memory that the process ever had, KiB.
@@ -153,6 +154,32 @@ fn a_restarted_agent_takes_nothing_from_before() {
         let status = fresh.records(&start.id, None, Duration::ZERO).await.unwrap_err();
         assert_eq!(status.refused().unwrap().code, WireCode::NoSuchSegment);
     });
+}
+
+fn what_was_overheard_keeps_no_agent_alive() {
+    static OVERHEARD: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+    let launch = LaunchSpec { linger: Duration::from_millis(600), ..spec(3) };
+    let (mut child, address) = lingering(&launch, None);
+    let relay = relay::start(move |request: &Request, client: &mut TcpStream| {
+        OVERHEARD.lock().unwrap().push(request.bytes.clone());
+        relay::forward(address, &request.bytes).is_ok_and(|answer| client.write_all(&answer).is_ok())
+    });
+    let owner = AgentClient::new(&Endpoint::Direct(relay), &launch.launch_secret).unwrap();
+    let nobody = SegmentId::new("nobody").unwrap();
+    block_on(owner.records(&nobody, None, Duration::ZERO)).unwrap_err();
+    let overheard = std::mem::take(&mut *OVERHEARD.lock().unwrap());
+    assert_eq!(overheard.len(), 2);
+    let repeating = std::thread::spawn(move || {
+        let repeat = |request: &Vec<u8>| relay::forward(address, request).is_ok();
+        (0..)
+            .take_while(|_| {
+                std::thread::sleep(Duration::from_millis(20));
+                overheard.iter().all(repeat)
+            })
+            .count()
+    });
+    eventually("it ends all the same", Duration::from_secs(5), || !runs(child.id()));
+    assert!(child.wait().unwrap().success() && repeating.join().unwrap() > 3);
 }
 
 fn replay(agent: SocketAddr, request: &[u8]) -> String {

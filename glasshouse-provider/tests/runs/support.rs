@@ -198,6 +198,9 @@ impl Workload for Counting {
         if let Some(canary) = self.trouble.strip_prefix("canary ") {
             sink.put("canary.bin", canary.repeat(100).as_bytes())?;
         }
+        if self.trouble == "hoard" {
+            (0..120).try_for_each(|n| sink.put(&format!("{n}.bin"), b""))?;
+        }
         sink.put("empty.bin", b"")?;
         sink.put("sum.bin", &self.sum.to_le_bytes().repeat(200_000))
     }

@@ -74,7 +74,7 @@ fn the_adapter_is_in_the_evidence() {
     let names = ["adapter_config.json", "adapter_model.safetensors", "eval.json", "training_log.jsonl"];
     assert_eq!(report.artifacts.iter().map(|artifact| artifact.name.as_str()).collect::<Vec<_>>(), names);
     for name in names {
-        let digest = sha256(&std::fs::read(folder.path().join("out").join(name)).unwrap());
+        let digest = sha256(std::fs::read(folder.path().join("out").join(name)).unwrap());
         let subject = verified.subjects.iter().find(|subject| subject.name.ends_with(&format!("/{name}"))).unwrap();
         assert_eq!(subject.digest.sha256, digest, "{name}");
     }

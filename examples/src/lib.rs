@@ -3,7 +3,9 @@
 mod progress;
 mod registry;
 mod terminal;
+mod time;
 
 pub use progress::Show;
 pub use registry::registry;
 pub use terminal::{charset, default_out, fail, say};
+pub use time::time;

@@ -8,6 +8,7 @@ mod outcome;
 mod progress;
 mod registry;
 mod terminal;
+mod time;
 
 pub use arguments::{DeviceName, DtypeName, FinetuneArguments, ModeName, ScheduleName};
 pub use curves::{Curves, TokenRate};
@@ -17,3 +18,4 @@ pub use outcome::{compared, merge, trained};
 pub use progress::Show;
 pub use registry::registry;
 pub use terminal::{charset, default_out, fail, say};
+pub use time::time;

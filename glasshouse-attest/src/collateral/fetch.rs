@@ -204,6 +204,9 @@ impl Fetcher {
             if bundle.nvidia.rims.contains_key(&name) {
                 continue;
             }
+            if !is_plain(&name) {
+                return Err(FetchError::Unnamed("its driver and VBIOS in plain letters"));
+            }
             let answer = self.get(format!("{}/v1/rim/{name}", self.services.nvidia_rims)).await?;
             #[derive(Deserialize)]
             struct Manifest {
@@ -294,8 +297,13 @@ fn vcek_url(base: &str, product: Product, report: &Report, tcb: Tcb) -> String {
 /// The file's name in a list's address; a chain that nobody has verified names no host to be asked.
 fn list_name(url: &str) -> Option<String> {
     let (_, file) = url.rsplit_once('/')?;
+    (file.ends_with(".crl") && is_plain(file)).then(|| file.to_owned())
+}
+
+/// Nothing that means anything in an address: what names it comes from evidence that nobody has verified.
+fn is_plain(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    (file.ends_with(".crl") && file.len() <= 64 && file.bytes().all(plain)).then(|| file.to_owned())
+    (1..=128).contains(&name.len()) && name.bytes().all(plain) && !name.contains("..")
 }
 
 /// The innermost reason, without the address, which the message has already.

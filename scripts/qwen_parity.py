@@ -2,6 +2,7 @@
 """Reference values of transformers and peft for glasshouse-train's Qwen2, and the check of an adapter that it exported.
 
     python3 scripts/qwen_parity.py generate glasshouse-train/tests/vectors/qwen
+    python3 scripts/qwen_parity.py real MODEL OUT   # reference of a real model's directory, for the ignored test
     python3 scripts/qwen_parity.py adapter DIR      # DIR as `cargo test -p glasshouse-train --test qwen_parity` writes it
 
 Made on 2026-11-23 with torch 2.11.0, transformers 5.17.0 and peft 0.21.2, on the CPU.
@@ -94,6 +95,31 @@ def generate(out):
         print(f"{name}: loss {losses[0]:.4f} to {losses[-1]:.4f}")
 
 
+TEXT = (
+    "The Amazon rainforest covers most of the Amazon basin of South America. This basin encompasses seven million "
+    "square kilometres, of which five and a half million are covered by the rainforest. The majority of the forest, "
+    "sixty percent, is in Brazil, followed by Peru with thirteen percent and Colombia with ten percent.")
+
+
+def real(directory, out):
+    """Logits, loss and gradients of an adapter with B = 0 on plain English, in f32."""
+    from transformers import PreTrainedTokenizerFast
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
+    model = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="eager", dtype=torch.float32)
+    torch.manual_seed(0)
+    model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    tokens = torch.tensor([tokenizer.encode(TEXT)])
+    output = model(input_ids=tokens, labels=tokens)
+    output.loss.backward()
+    reference = {"tokens": tokens, "logits": output.logits[0].detach(), "loss": output.loss.detach().reshape(1)}
+    for key, p in model.named_parameters():
+        if p.requires_grad:
+            reference["before." + key.replace(".default", "")] = p.detach()
+            reference["gradient." + key.replace(".default", "")] = p.grad
+    save_file({k: v.contiguous() for k, v in reference.items()}, out)
+    print(f"{directory}: {tokens.shape[1]} tokens, loss {output.loss.item():.4f}")
+
+
 def adapter(directory):
     """Loads base and exported adapter with peft and compares logits with those that Rust wrote."""
     base = AutoModelForCausalLM.from_pretrained(directory / "base", attn_implementation="eager", dtype=torch.float32)
@@ -114,5 +140,7 @@ if __name__ == "__main__":
     mode, path = sys.argv[1], pathlib.Path(sys.argv[2])
     if mode == "generate":
         generate(path)
+    elif mode == "real":
+        real(path, sys.argv[3])
     else:
         sys.exit(0 if all([adapter(d) for d in sorted(path.iterdir()) if d.is_dir()]) else 1)

@@ -19,6 +19,8 @@ pub static EVENTS: LazyLock<SigningSecret> = LazyLock::new(|| signing(2));
 pub static OTHER: LazyLock<SigningSecret> = LazyLock::new(|| signing(3));
 /// The session of every seed that has one.
 pub const SESSION: Nonce32 = Fixed([7; 32]);
+/// The agent's process of every seed that has one.
+pub const BOOT: Nonce32 = Fixed([8; 32]);
 
 fn signing(seed: u8) -> SigningSecret {
     SigningSecret::from_seed(secret(seed))

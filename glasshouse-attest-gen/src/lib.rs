@@ -13,6 +13,7 @@
 )]
 
 mod attestor;
+mod collateral;
 mod der;
 pub mod nvidia;
 mod platform;
@@ -23,4 +24,5 @@ pub mod tdx;
 pub mod token;
 
 pub use attestor::GeneratedAttestor;
+pub use collateral::bundle;
 pub use platform::{AUDIT_TIME, Cpu, Platform};

@@ -1,4 +1,5 @@
 //! Each operation against candle's slow composition of it, forward and backward, and against finite differences.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use glasshouse_train::ops::{
@@ -204,17 +205,6 @@ fn linear_cross_entropy_is_its_formula() {
     check(&[var(&[4, 6])], |t| linear_cross_entropy(&t[0], &weight, &targets, 5.0), slow);
     let outside = Tensor::new(&[3u32, 0, 11, 7], &CPU).unwrap();
     assert!(linear_cross_entropy(&normal(&[4, 6]), &weight, &outside, 1.0).is_err());
-}
-
-/// More tokens than one chunk of logits: 2^28 / 4e6 words = 67 of them.
-#[test]
-fn linear_cross_entropy_in_chunks_is_the_sum_of_them() {
-    let (tokens, words) = (70, 4_000_000);
-    let weight = Tensor::zeros((words, 1), DType::F32, &CPU).unwrap();
-    let hidden = normal(&[tokens, 1]);
-    let targets = Tensor::arange(0u32, tokens as u32, &CPU).unwrap();
-    let loss = linear_cross_entropy(&hidden, &weight, &targets, tokens as f64).unwrap().to_scalar::<f32>().unwrap();
-    assert!((loss - (words as f32).ln()).abs() < 1e-3, "{loss}");
 }
 
 #[test]

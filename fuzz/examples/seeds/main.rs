@@ -19,7 +19,7 @@ use glasshouse_core::overhead::{Order, OverheadFile};
 use glasshouse_core::protocol::{Message, Release, Signed, decode, encode, seal_artifact};
 use glasshouse_core::record::{Envelope, RecordedEvent, SessionRecord};
 use glasshouse_core::traits::Progress;
-use glasshouse_fuzz::keys::{SESSION, secret};
+use glasshouse_fuzz::keys::{BOOT, SESSION, secret};
 use glasshouse_fuzz::targets::record::{OpenEvent, OpenRawSegment, OpenRecord, OpenSession, closed};
 use glasshouse_fuzz::targets::{jwt, package};
 use serde::Serialize;
@@ -193,7 +193,7 @@ fn open(run: &Run) -> OpenRecord {
 fn open_event(event: &RecordedEvent) -> OpenEvent {
     let header = event.header.peek().unwrap();
     let hidden = EventBody::Progress {
-        progress: Progress { done: 1, total: None, loss: None },
+        progress: Progress { done: 1, ..Progress::default() },
         interval: glasshouse_core::channel::Interval { units: 1, micros: 1 },
     };
     let read = |body: &Blob| decode("event", &body.0, EventBody::LIMIT).unwrap();
@@ -357,12 +357,12 @@ fn agent(seeds: &mut Seeds) {
         r#"{{"id":"protected-0","mode":"protected","pid":12,"step":"train","steps":[{{"step":"start","boot_micros":1}},{{"step":"train","boot_micros":2}}],"last_seq":7,"exit":{exit}}}"#
     );
     let secret = secret(9);
-    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION), OwnerChannel::raw(&secret, SESSION));
+    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION, &BOOT), OwnerChannel::raw(&secret, SESSION, &BOOT));
     let bodies = all_bodies(&Script::default(), 100);
     let record = Blob(encode(&runtime.emit(&bodies[0], now(0)).unwrap()));
     let record = serde_json::to_string(&record).unwrap();
     seeds.mode("agent", 'a', "hello", format!(
-        r#"{{"service":"glasshouse-agent","version":"0.1.0","name":"gh-1","pid":1,"boot_millis":5,"segments":[{status}]}}"#
+        r#"{{"service":"glasshouse-agent","version":"0.1.0","name":"gh-1","boot":"{BOOT}","pid":1,"boot_millis":5,"segments":[{status}]}}"#
     ));
     seeds.mode("agent", 'b', "status", &status);
     seeds.mode("agent", 'c', "start", format!(
@@ -380,21 +380,21 @@ fn agent(seeds: &mut Seeds) {
     let frame = |json: &str| [&(json.len() as u32).to_be_bytes(), json.as_bytes()].concat();
     let key = "05".repeat(32);
     let start = format!(
-        r#"{{"start":{{"id":"raw-0","mode":"raw","session":"{session}","attestor":"software","gate_key":"{key}","image_digest":null,"linger_millis":60000,"package":"/tmp/p","job":"e30="}}}}"#
+        r#"{{"start":{{"id":"raw-0","mode":"raw","session":"{session}","boot":"{BOOT}","attestor":"software","gate_key":"{key}","image_digest":null,"linger_millis":60000,"package":"/tmp/p","job":"e30="}}}}"#
     );
     let to = [
         start.as_str(),
-        r#"{"challenge":"e30="}"#,
-        r#"{"release":"e30="}"#,
+        r#"{"challenge":{"question":0,"challenge":"e30="}}"#,
+        r#"{"release":{"question":1,"release":"e30="}}"#,
         r#"{"command":"e30="}"#,
         r#"{"ack":{"through":3}}"#,
     ];
     seeds.mode("agent", 'h', "to-segment", to.map(frame).concat());
-    let refused = format!(r#"{{"refused":{refusal}}}"#);
+    let refused = format!(r#"{{"answer":{{"question":2,"answer":{{"refused":{refusal}}}}}}}"#);
     let from = [
         r#"{"step":{"step":"train","boot_micros":7}}"#,
-        r#"{"evidence":"e30="}"#,
-        r#""released""#,
+        r#"{"answer":{"question":0,"answer":{"evidence":"e30="}}}"#,
+        r#"{"answer":{"question":1,"answer":"released"}}"#,
         refused.as_str(),
         r#"{"record":{"seq":3,"record":"AQI="}}"#,
         r#"{"artifact":{"name":"a","piece":"AQI=","last":true}}"#,
@@ -407,6 +407,7 @@ fn agent(seeds: &mut Seeds) {
     for (i, one) in from.iter().enumerate() {
         seeds.mode("agent", 'i', &format!("one-{i}"), frame(one));
     }
-    let index = r#"{"entries":[{"name":"a","bytes":3},{"name":"b","bytes":0}],"public_inputs":[]}"#;
-    seeds.mode("agent", 'j', "raw-inputs", [b"GHRAW/1\n".as_slice(), &frame(index), b"123"].concat());
+    let job = r#"{"workload":"mlp","device":"cpu","warmup_units":1,"budget":{"units":3},"progress_millis":10,"export":true}"#;
+    let inputs = format!(r#"{{"enc":"{key}","ciphertext":"AQIDBA=="}}"#);
+    seeds.mode("agent", 'j', "raw-order", format!(r#"{{"job":{job},"inputs":{inputs}}}"#));
 }

@@ -1,14 +1,19 @@
 //! The attacks.
 
+use std::path::Path;
+
+use glasshouse_attest::collateral::{CollateralError, CollateralStore};
 use glasshouse_attest::hardware::CpuPolicy;
 use glasshouse_attest::tamper::{Attempt, OwnWorld, RefusedBy, SuiteError};
 use glasshouse_attest::tokens::NrasPolicy;
-use glasshouse_attest::{hardware, nvidia, snp, tdx, tokens};
-use glasshouse_core::fixed::Fixed;
+use glasshouse_attest::{collateral, hardware, nvidia, snp, tdx, tokens};
+use glasshouse_core::fixed::{Fixed, Nonce32};
+use glasshouse_core::protocol::SigningSecret;
 
 use super::world::Attack;
+use crate::collateral::bundle;
 use crate::nvidia::{Machine, Manifest};
-use crate::platform::{Cpu, Platform};
+use crate::platform::{AUDIT_TIME, Cpu, Platform};
 use crate::tdx::CollateralDraft;
 use crate::token::{NRAS, TokenDraft, jwks};
 
@@ -112,6 +117,12 @@ pub fn scenarios() -> Vec<OwnWorld> {
             "a host launches the measured guest with a migration agent that may move it elsewhere",
             snp::codes::MIGRATION,
             migration,
+        ),
+        gate(
+            "collateral rollback",
+            "a host puts last month's bundle, validly signed and from before a revocation, in the place of the newest",
+            collateral::codes::ROLLBACK,
+            collateral_rollback,
         ),
         gate(
             "revoked certificate",
@@ -251,6 +262,31 @@ fn revoked() -> Result<Attempt, SuiteError> {
     let mut attack = Attack::on(Platform::tdx(1));
     attack.collateral.intel = vec![CollateralDraft { revoked_platforms: vec![9], ..CollateralDraft::default() }.make()];
     attack.run()
+}
+
+fn collateral_rollback() -> Result<Attempt, SuiteError> {
+    let folder =
+        std::env::temp_dir().join(format!("glasshouse-rollback-{}", Nonce32::random().map_err(no_randomness)?));
+    let attempt = rolled_back(&folder);
+    let _ = std::fs::remove_dir_all(&folder);
+    attempt
+}
+
+fn rolled_back(folder: &Path) -> Result<Attempt, SuiteError> {
+    let key = SigningSecret::random().map_err(no_randomness)?;
+    let store = || CollateralStore::open(folder, key.public()).map_err(|_| SuiteError::Unfit("a store"));
+    let newest = store()?.accept(&bundle(2).sign(&key), AUDIT_TIME);
+    newest.map_err(|_| SuiteError::Unfit("a bundle that is taken"))?;
+    // A gate that starts anew, over the folder that the last one left.
+    match store()?.accept(&bundle(1).sign(&key), AUDIT_TIME) {
+        Ok(collateral) => Attack { collateral, ..Attack::on(Platform::tdx(1)) }.run(),
+        Err(CollateralError::Refused(refusal)) => Ok(Attempt::Refused { refusal, key_left: false }),
+        Err(_) => Err(SuiteError::Unfit("a store that works")),
+    }
+}
+
+fn no_randomness<E>(_: E) -> SuiteError {
+    SuiteError::NoRandomness
 }
 
 /// The machines that the attacks begin with are released to when nobody attacks.

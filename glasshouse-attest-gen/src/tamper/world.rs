@@ -23,13 +23,16 @@ use glasshouse_core::transcript::sha384;
 
 use crate::platform::{AUDIT_TIME, Platform};
 
+/// What is done to devices' evidence over a nonce.
+type Change = Box<dyn FnOnce(&mut GpuEvidence, &Digest32)>;
+
 /// A machine, its owner's policy and collateral, and what the runtime on it does to its evidence.
 pub(super) struct Attack {
     pub(super) platform: Platform,
     pub(super) policy: HardwarePolicy,
     pub(super) collateral: HardwareCollateral,
     /// Changes the devices' evidence; the quote binds what comes of it.
-    pub(super) devices: Box<dyn FnOnce(&mut GpuEvidence, &Digest32)>,
+    pub(super) devices: Change,
     /// Whether the quote is made over no devices at all.
     pub(super) quote_leaves_devices_out: bool,
 }

@@ -35,7 +35,8 @@ impl HardwareVerifier {
         collateral: impl Into<Arc<HardwareCollateral>>,
     ) -> Result<Self, PolicyError> {
         policy.check()?;
-        // Members in the order of the types and maps in the order of their keys: one policy has one JSON.
+        // Members in the order of the types and maps in the order of their keys: one policy has one JSON. It always has
+        // one: it holds text, numbers and maps with text keys.
         let json = serde_json::to_vec(&policy).unwrap_or_default();
         let digest = Transcript::new("gh/policy/hardware/1").lp(json).lp(roots.digest()).sha384();
         Ok(Self { policy, roots, collateral: collateral.into(), digest })

@@ -49,6 +49,13 @@ pub fn quote_fmspc(quote: &[u8]) -> Option<Fixed<6>> {
     dcap_qvl::intel::quote_fmspc_with::<RustCryptoConfig>(&quote).ok().map(Fixed)
 }
 
+/// The same, and which authority certified it, as Intel's service spells it: `platform` or `processor`.
+pub fn quote_platform(quote: &[u8]) -> Option<(Fixed<6>, &'static str)> {
+    let parsed = dcap_qvl::quote::Quote::parse(quote).ok()?;
+    let authority = dcap_qvl::intel::quote_ca_with::<RustCryptoConfig>(&parsed).ok()?;
+    Some((quote_fmspc(quote)?, authority.as_id_str()))
+}
+
 const INTEL_SGX_ROOT_CA: Digest32 = Fixed([
     0x44, 0xa0, 0x19, 0x6b, 0x2b, 0x99, 0xf8, 0x89, 0xb8, 0xe1, 0x49, 0xe9, 0x5b, 0x80, 0x7a, 0x35, 0x0e, 0x74, 0x24,
     0x96, 0x43, 0x99, 0xe8, 0x85, 0xa7, 0xcb, 0xb8, 0xcc, 0xfa, 0xb6, 0x74, 0xd3,

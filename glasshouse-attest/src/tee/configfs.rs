@@ -1,7 +1,8 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use glasshouse_core::fixed::Fixed;
 
 use super::tsm::{TsmEntry, TsmInterface};
 
@@ -31,9 +32,9 @@ impl ConfigFs {
     /// # Errors
     /// As `mkdir(2)`.
     pub fn entry(&self) -> io::Result<ConfigFsEntry> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = self.root.join(format!("glasshouse-{}-{number}", std::process::id()));
+        // Not the process's number: in a container a killed process's successor often has the same.
+        let name = Fixed::<8>::random().map_err(|_| io::Error::other("the operating system gives no randomness"))?;
+        let path = self.root.join(format!("glasshouse-{name}"));
         DirBuilder::new().create(&path)?;
         Ok(ConfigFsEntry { path })
     }

@@ -7,8 +7,13 @@
     reason = "a test may end at what cannot be"
 )]
 
+mod bundle;
 mod changes;
 mod contract;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod policy;
 mod refusals;
+#[cfg(feature = "fetch")]
+mod service;
 mod session;

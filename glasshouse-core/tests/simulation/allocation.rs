@@ -212,7 +212,7 @@ impl Segment {
         if work.done < work.budget && stop.is_none() && !fails {
             if at.is_multiple_of(1000) {
                 work.done += work.lease.allowance(work.done, 1);
-                let progress = Progress { done: work.done, total: None, loss: Some(0.5) };
+                let progress = Progress { done: work.done, loss: Some(0.5), ..Progress::default() };
                 emit(
                     &mut work.channel,
                     EventBody::Progress { progress, interval: Interval { units: 1, micros: 1_000_000 } },

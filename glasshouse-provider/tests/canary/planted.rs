@@ -101,7 +101,7 @@ impl Workload for Planted {
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }
         }
-        Ok(Progress { done: self.done, total: None, loss: None })
+        Ok(Progress { done: self.done, ..Progress::default() })
     }
 
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {

@@ -75,7 +75,7 @@ impl<'a> Kernel<'a> {
     }
 
     /// A block of 256 for each row.
-    pub(super) fn rows(&self, rows: usize, _columns: usize, arguments: &[Arg]) -> Result<()> {
+    pub(super) fn rows(&self, rows: usize, arguments: &[Arg]) -> Result<()> {
         self.launch(rows, 256, arguments)
     }
 

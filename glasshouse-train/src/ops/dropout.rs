@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::host::{Number, span, span_mut, with_pair};
+use super::host::{Number, grain, span, span_mut, with_pair};
 use super::lora::Dropout;
 use super::random::hash;
 
@@ -57,7 +57,7 @@ impl InplaceOp2 for Drop {
 
 fn apply<T: Number>(y: &mut [T], x: &[T], drop: &Drop) {
     let (threshold, scale, seed, add) = (drop.threshold(), drop.scale(), drop.rate.seed, drop.add);
-    y.par_iter_mut().zip(x).enumerate().for_each(|(index, (y, x))| {
+    y.par_iter_mut().zip(x).enumerate().with_min_len(grain(1)).for_each(|(index, (y, x))| {
         let kept = if hash(seed, index as u64) < threshold { 0.0 } else { x.wide() * scale };
         *y = T::narrow(if add { y.wide() + kept } else { kept });
     });

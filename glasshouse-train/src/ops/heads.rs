@@ -92,6 +92,7 @@ impl InplaceOp2 for Scatter {
         y: &candle_core::CudaStorage,
         yl: &Layout,
     ) -> Result<()> {
+        use candle_core::DType;
         use candle_core::backend::BackendStorage as _;
         let name = match (x.dtype(), y.dtype()) {
             (DType::BF16, DType::F32) => "scatter_heads_narrow",

@@ -89,6 +89,11 @@ pub(super) fn with_floats<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> Resul
     }
 }
 
+/// Rows of `n` values that are worth a thread.
+pub(super) fn grain(n: usize) -> usize {
+    (1 << 14) / n.max(1) + 1
+}
+
 /// The last dimension, and how many rows of it there are.
 pub(super) fn rows_of(layout: &Layout) -> (usize, usize) {
     let last = layout.dims().last().copied().unwrap_or(1);

@@ -66,9 +66,18 @@ template <typename T> static __device__ __forceinline__ void store(T *to, const 
     }
 }
 
-template <typename T> static __device__ void add_bias(T *y, const T *bias, u32 count, u32 columns) {
-    for (u32 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x)
-        y[i] = narrow<T>(wide(y[i]) + wide(bias[i % columns]));
+// A block for each row.
+template <typename T> static __device__ void add_bias(T *y, const T *bias, u32 n) {
+    y += (u64)blockIdx.x * n;
+    const bool aligned = packed<T>(y, n) && packed<T>(bias, n);
+    FOR_PACKS(T, aligned, n) {
+        float v[Pack<T>::N], b[Pack<T>::N];
+        load(v, y, i, aligned);
+        load(b, bias, i, aligned);
+#pragma unroll
+        for (u32 j = 0; j < Pack<T>::N; ++j) v[j] += b[j];
+        store(y, v, i, aligned);
+    }
 }
 
 // The upper half of SplitMix64.
@@ -91,6 +100,19 @@ template <typename T> static __device__ void uniform(T *y, u32 count, u64 seed, 
     for (u64 i = blockIdx.x * blockDim.x + threadIdx.x; i < count; i += gridDim.x * blockDim.x) {
         const float unit = (float)(hash(seed, i) >> 8) * (1.0f / 16777216.0f);
         y[i] = narrow<T>((2.0f * unit - 1.0f) * bound);
+    }
+}
+
+// A block for each row of the index, which is a row of y (put) or of x.
+template <typename T> static __device__ void move_rows(T *y, const T *x, const u32 *index, u32 n, u32 put) {
+    const u64 there = index[blockIdx.x], here = blockIdx.x;
+    y += (put ? there : here) * n;
+    x += (put ? here : there) * n;
+    if (packed<T>(x, n) && packed<T>(y, n)) {
+        for (u32 i = threadIdx.x; i < n / Pack<T>::N; i += blockDim.x)
+            reinterpret_cast<uint4 *>(y)[i] = reinterpret_cast<const uint4 *>(x)[i];
+    } else {
+        for (u32 i = threadIdx.x; i < n; i += blockDim.x) y[i] = x[i];
     }
 }
 
@@ -187,15 +209,18 @@ static __device__ void rms_norm_backward(T *dx, const T *x, const T *dy, const T
 // A block for each token of x [rows, length, heads, 2 half], in place.
 template <typename T>
 static __device__ void rope(T *x, const u32 *positions, const float *cosines, const float *sines, u32 row_stride,
-                            u32 token_stride, u32 head_stride, u32 length, u32 heads, u32 half, u32 inverse) {
+                            u32 token_stride, u32 head_stride, u32 length, u32 heads, u32 half, u32 inverse,
+                            u32 longest) {
     const u32 token = blockIdx.x;
     x += (u64)(token / length) * row_stride + (u64)(token % length) * token_stride;
+    // A position beyond the table gives what is not a number, so that the loss shows it.
+    const bool known = positions[token] < longest;
     const u64 angles = (u64)positions[token] * half;
     for (u32 i = threadIdx.x; i < heads * half; i += blockDim.x) {
         const u32 pair = i % half;
         T *at = x + (u64)(i / half) * head_stride + pair;
-        const float a = wide(at[0]), b = wide(at[half]), c = cosines[angles + pair];
-        const float s = inverse ? -sines[angles + pair] : sines[angles + pair];
+        const float a = wide(at[0]), b = wide(at[half]), c = known ? cosines[angles + pair] : NAN;
+        const float sine = known ? sines[angles + pair] : NAN, s = inverse ? -sine : sine;
         at[0] = narrow<T>(a * c - b * s);
         at[half] = narrow<T>(b * c + a * s);
     }
@@ -247,6 +272,39 @@ static __device__ void masked_softmax(u32 all_rows, T *scores, const u32 *first,
     const bool aligned = packed<T>(scores, keys);
     const u32 step = aligned ? Pack<T>::N : 1;
     const float factor = scale * 1.4426950408889634f;
+    constexpr u32 HELD = 4;
+    if (aligned && keys <= HELD * 32 * Pack<T>::N) {
+        // The row fits the registers of the warp: each score is read once, each power computed once.
+        float v[HELD][Pack<T>::N], most = -INFINITY, sum = 0.0f;
+#pragma unroll
+        for (u32 h = 0; h < HELD; ++h) {
+            const u32 i = (h * 32 + lane) * Pack<T>::N;
+            const bool any = i + Pack<T>::N > start && i < end;
+            if (any) load(v[h], scores, i, true);
+#pragma unroll
+            for (u32 j = 0; j < Pack<T>::N; ++j) {
+                if (!any || i + j < start || i + j >= end) v[h][j] = -INFINITY;
+                most = fmaxf(most, v[h][j]);
+            }
+        }
+        for (int d = 16; d > 0; d /= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, d));
+#pragma unroll
+        for (u32 h = 0; h < HELD; ++h) {
+#pragma unroll
+            for (u32 j = 0; j < Pack<T>::N; ++j) sum += v[h][j] = exp2f((v[h][j] - most) * factor);
+        }
+        const float inverse = 1.0f / warp_sum(sum);
+#pragma unroll
+        for (u32 h = 0; h < HELD; ++h) {
+            const u32 i = (h * 32 + lane) * Pack<T>::N;
+            if (i < keys) {
+#pragma unroll
+                for (u32 j = 0; j < Pack<T>::N; ++j) v[h][j] *= inverse;
+                store(scores, v[h], i, true);
+            }
+        }
+        return;
+    }
     float largest = -INFINITY, sum = 0.0f;
     for (u32 i = start / step * step + lane * step; i < end; i += 32 * step) {
         float v[Pack<T>::N];
@@ -363,7 +421,9 @@ static __device__ void cross_entropy(float *stats, const T *logits, const u32 *t
     const float total = block_sum(sum == 0.0f ? 0.0f : sum * exp2f((largest - most) * factor));
     if (threadIdx.x == 0) {
         const float log = most + logf(total);
-        stats[2 * blockIdx.x] = log - wide(logits[targets[blockIdx.x]]);
+        // A target outside the words gives what is not a number, so that the loss shows it.
+        const u32 target = targets[blockIdx.x];
+        stats[2 * blockIdx.x] = target < words ? log - wide(logits[target]) : NAN;
         stats[2 * blockIdx.x + 1] = log;
     }
 }
@@ -391,10 +451,12 @@ static __device__ void cross_entropy_backward(T *logits, const float *stats, con
     KERNEL(name, float, f32, parameters_f32, arguments)                                                                \
     KERNEL(name, bf16, bf16, parameters_bf16, arguments)
 
-BOTH(add_bias, (float *y, const float *b, u32 n, u32 c), (bf16 *y, const bf16 *b, u32 n, u32 c), (y, b, n, c))
+BOTH(add_bias, (float *y, const float *b, u32 n), (bf16 *y, const bf16 *b, u32 n), (y, b, n))
 BOTH(dropout, (float *y, const float *x, u32 n, u64 s, u32 t, float f, u32 a),
      (bf16 *y, const bf16 *x, u32 n, u64 s, u32 t, float f, u32 a), (y, x, n, s, t, f, a))
 BOTH(uniform, (float *y, u32 n, u64 s, float b), (bf16 *y, u32 n, u64 s, float b), (y, n, s, b))
+BOTH(move_rows, (float *y, const float *x, const u32 *i, u32 n, u32 p),
+     (bf16 *y, const bf16 *x, const u32 *i, u32 n, u32 p), (y, x, i, n, p))
 BOTH(swiglu, (float *y, const float *x, u32 n), (bf16 *y, const bf16 *x, u32 n), (y, x, n))
 BOTH(swiglu_backward, (float *x, const float *d, u32 n), (bf16 *x, const bf16 *d, u32 n), (x, d, n))
 BOTH(rms_norm, (float *y, const float *x, const float *w, u32 n, float e),
@@ -402,9 +464,9 @@ BOTH(rms_norm, (float *y, const float *x, const float *w, u32 n, float e),
 BOTH(rms_norm_backward, (float *r, const float *x, const float *d, const float *w, u32 n, float e),
      (bf16 *r, const bf16 *x, const bf16 *d, const bf16 *w, u32 n, float e), (r, x, d, w, n, e))
 BOTH(rope,
-     (float *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i),
-     (bf16 *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i),
-     (x, p, c, s, r, t, h, l, n, d, i))
+     (float *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i, u32 m),
+     (bf16 *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i, u32 m),
+     (x, p, c, s, r, t, h, l, n, d, i, m))
 BOTH(masked_softmax,
      (u32 a, float *s, const u32 *f, u32 r, u32 k, u32 l, u32 v, u32 g, u32 q, u32 b, float c),
      (u32 a, bf16 *s, const u32 *f, u32 r, u32 k, u32 l, u32 v, u32 g, u32 q, u32 b, float c),

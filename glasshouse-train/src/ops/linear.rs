@@ -2,7 +2,7 @@ use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
 use super::gemm::gemm;
-use super::host::{Number, span, span_mut, with_pair};
+use super::host::{Number, grain, span, span_mut, with_pair};
 use super::memory::unwritten;
 use super::record::record;
 
@@ -75,14 +75,14 @@ impl InplaceOp2 for AddBias {
         bl: &Layout,
     ) -> Result<()> {
         use super::cuda::{Arg, Kernel};
-        let (count, columns) = (yl.shape().elem_count(), bl.shape().elem_count());
-        let kernel = Kernel::of("add_bias", y)?;
-        kernel.over(count, &[Arg::from(y, yl)?, Arg::from(bias, bl)?, Arg::size(count)?, Arg::size(columns)?])
+        let columns = bl.shape().elem_count();
+        let rows = yl.shape().elem_count() / columns.max(1);
+        Kernel::of("add_bias", y)?.blocks(rows, &[Arg::from(y, yl)?, Arg::from(bias, bl)?, Arg::size(columns)?])
     }
 }
 
 fn add<T: Number>(y: &mut [T], bias: &[T]) {
-    y.par_chunks_mut(bias.len().max(1)).for_each(|row| {
+    y.par_chunks_mut(bias.len().max(1)).with_min_len(grain(bias.len())).for_each(|row| {
         for (y, bias) in row.iter_mut().zip(bias) {
             *y = T::narrow(y.wide() + bias.wide());
         }

@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::host::{Number, span_mut, with_numbers};
+use super::host::{Number, grain, span_mut, with_numbers};
 use super::memory::unwritten;
 
 /// Uniform values in `[-bound, bound)`, each by a hash of the seed and its place: the same on every device, and made
@@ -46,7 +46,7 @@ impl InplaceOp1 for Uniform {
 }
 
 fn fill<T: Number>(values: &mut [T], uniform: &Uniform) {
-    values.par_iter_mut().enumerate().for_each(|(index, value)| {
+    values.par_iter_mut().enumerate().with_min_len(grain(1)).for_each(|(index, value)| {
         // 24 bits are what f32 holds; all steps are exact but the last, on every device.
         let unit = (hash(uniform.seed, index as u64) >> 8) as f32 * (1.0 / 16_777_216.0);
         *value = T::narrow((2.0 * unit - 1.0) * uniform.bound);

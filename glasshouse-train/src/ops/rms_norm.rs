@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::host::{Number, span, span_mut, with_pair};
+use super::host::{Number, grain, span, span_mut, with_pair};
 use super::memory::unwritten;
 use super::record::record;
 
@@ -63,6 +63,7 @@ impl InplaceOp2 for Forward<'_> {
         xl: &Layout,
     ) -> Result<()> {
         use super::cuda::{Arg, Kernel};
+        use super::host::rows_of;
         let (rows, n) = rows_of(yl);
         let kernel = Kernel::of("rms_norm", y)?;
         let places = [Arg::from(y, yl)?, Arg::from(x, xl)?, Arg::of(self.weight)?];
@@ -109,6 +110,7 @@ impl InplaceOp3 for Backward<'_> {
         dyl: &Layout,
     ) -> Result<()> {
         use super::cuda::{Arg, Kernel};
+        use super::host::rows_of;
         let (rows, n) = rows_of(dxl);
         let kernel = Kernel::of("rms_norm_backward", dx)?;
         let places = [Arg::from(dx, dxl)?, Arg::from(x, xl)?, Arg::from(dy, dyl)?, Arg::of(self.weight)?];
@@ -130,7 +132,7 @@ fn host(weight: &Tensor) -> Result<Vec<f32>> {
 
 fn forward<T: Number>(y: &mut [T], x: &[T], weight: &[f32], eps: f32) {
     let n = weight.len().max(1);
-    y.par_chunks_mut(n).zip(x.par_chunks(n)).for_each(|(y, x)| {
+    y.par_chunks_mut(n).zip(x.par_chunks(n)).with_min_len(grain(n)).for_each(|(y, x)| {
         let scale = inverse_root(x, eps);
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = T::narrow(x.wide() * scale * weight);
@@ -141,10 +143,10 @@ fn forward<T: Number>(y: &mut [T], x: &[T], weight: &[f32], eps: f32) {
 /// With s the inverse root and g the gradient times the weight: `s g - x s^3 mean(g x)`.
 fn backward<T: Number>(dx: &mut [T], x: &[T], dy: &[T], weight: &[f32], eps: f32) {
     let n = weight.len().max(1);
-    dx.par_chunks_mut(n).zip(x.par_chunks(n)).zip(dy.par_chunks(n)).for_each(|((dx, x), dy)| {
+    dx.par_chunks_mut(n).zip(x.par_chunks(n)).zip(dy.par_chunks(n)).with_min_len(grain(n)).for_each(|((dx, x), dy)| {
         let scale = inverse_root(x, eps);
-        let products = x.iter().zip(dy).zip(weight).map(|((x, dy), weight)| x.wide() * dy.wide() * weight);
-        let along = products.sum::<f32>() / n as f32 * scale * scale * scale;
+        let products = x.iter().zip(dy).zip(weight).map(|((x, dy), weight)| f64::from(x.wide() * dy.wide() * weight));
+        let along = (products.sum::<f64>() / n as f64) as f32 * scale * scale * scale;
         for (((dx, x), dy), weight) in dx.iter_mut().zip(x).zip(dy).zip(weight) {
             *dx = T::narrow(dx.wide() + dy.wide() * weight * scale - x.wide() * along);
         }
@@ -152,6 +154,6 @@ fn backward<T: Number>(dx: &mut [T], x: &[T], dy: &[T], weight: &[f32], eps: f32
 }
 
 fn inverse_root<T: Number>(x: &[T], eps: f32) -> f32 {
-    let squares: f32 = x.iter().map(|x| x.wide() * x.wide()).sum();
-    1.0 / (squares / x.len().max(1) as f32 + eps).sqrt()
+    let squares: f64 = x.iter().map(|x| f64::from(x.wide() * x.wide())).sum();
+    1.0 / ((squares / x.len().max(1) as f64) as f32 + eps).sqrt()
 }

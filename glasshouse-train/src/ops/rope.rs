@@ -36,7 +36,7 @@ impl RopeTable {
 }
 
 /// Rotates `x [rows, length, heads, dim]` by the position of each token: `positions [rows * length]`, u32, each below
-/// the table's. Value i of a head is paired with value i + dim / 2, as in Hugging Face's models.
+/// the table's (on CUDA, where looking would make the device wait, another gives NaN rather than an error). Value i of a head is paired with value i + dim / 2, as in Hugging Face's models.
 ///
 /// # Errors
 /// What candle says of shapes, types or the device.
@@ -101,7 +101,9 @@ impl InplaceOp1 for Rotate<'_> {
         let inverse = Arg::Word(u32::from(self.inverse));
         let sizes = [Arg::size(length)?, Arg::size(heads)?, Arg::size(dim / 2)?];
         let [length, heads, half] = sizes;
-        let arguments = [Arg::from(x, layout)?, positions, cos, sin, row, token, head, length, heads, half, inverse];
+        let longest = Arg::size(self.table.positions())?;
+        let arguments =
+            [Arg::from(x, layout)?, positions, cos, sin, row, token, head, length, heads, half, inverse, longest];
         kernel.blocks(rows * layout.dims()[1], &arguments)
     }
 }
@@ -117,11 +119,11 @@ fn rotate<T: Number>(
     let (rows, length, heads, dim) = layout.shape().dims4()?;
     let [row_stride, token_stride, head_stride] = head_strides(layout)?;
     let half = dim / 2;
-    for token in 0..rows * length {
+    for (token, position) in positions.iter().enumerate().take(rows * length) {
         let start = layout.start_offset() + token / length * row_stride + token % length * token_stride;
-        let angles = positions[token] as usize * half;
+        let angles = *position as usize * half;
         let (Some(cos), Some(sin)) = (cos.get(angles..angles + half), sin.get(angles..angles + half)) else {
-            bail!("rope: position {} is beyond the table", positions[token]);
+            bail!("rope: position {position} is beyond the table");
         };
         for head in 0..heads {
             let (low, high) = x[start + head * head_stride..][..dim].split_at_mut(half);

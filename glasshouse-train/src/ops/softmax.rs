@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::host::{Number, span, span_mut, with_numbers, with_pair, with_words};
+use super::host::{Number, grain, span, span_mut, with_numbers, with_pair, with_words};
 
 /// Which queries and keys a block of scores `[rows * kv_heads, queries * group, keys]` is of, and what masks it: a query
 /// sees the keys from the first token of its document to itself.
@@ -105,13 +105,13 @@ impl InplaceOp2 for SoftmaxBackward<'_> {
 }
 
 fn softmax<T: Number>(scores: &mut [T], first: &[u32], block: Block<'_>, rows: usize, keys: usize) {
-    scores.par_chunks_mut(keys).enumerate().for_each(|(row, scores)| {
+    scores.par_chunks_mut(keys).enumerate().with_min_len(grain(keys)).for_each(|(row, scores)| {
         let seen = block.seen(first, row, rows);
         let (before, rest) = scores.split_at_mut(seen.start);
         let (seen, after) = rest.split_at_mut(seen.len());
         let largest = seen.iter().map(|score| score.wide()).fold(f32::NEG_INFINITY, f32::max);
         let power = |score: &T| ((score.wide() - largest) * block.scale).exp();
-        let inverse = 1.0 / seen.iter().map(power).sum::<f32>();
+        let inverse = (1.0 / seen.iter().map(|score| f64::from(power(score))).sum::<f64>()) as f32;
         seen.iter_mut().for_each(|score| *score = T::narrow(power(score) * inverse));
         before.iter_mut().chain(after).for_each(|hidden| *hidden = T::narrow(0.0));
     });
@@ -119,13 +119,15 @@ fn softmax<T: Number>(scores: &mut [T], first: &[u32], block: Block<'_>, rows: u
 
 /// `p (dp - sum p dp) scale`; where p is 0, so is this.
 fn backward<T: Number>(grad: &mut [T], p: &[T], first: &[u32], block: Block<'_>, rows: usize, keys: usize) {
-    grad.par_chunks_mut(keys).zip(p.par_chunks(keys)).enumerate().for_each(|(row, (grad, p))| {
-        let seen = block.seen(first, row, rows);
-        let products = grad[seen.clone()].iter().zip(&p[seen.clone()]).map(|(grad, p)| grad.wide() * p.wide());
-        let sum: f32 = products.sum();
-        for (column, (grad, p)) in grad.iter_mut().zip(p).enumerate() {
-            let inside = seen.contains(&column);
-            *grad = T::narrow(if inside { p.wide() * (grad.wide() - sum) * block.scale } else { 0.0 });
-        }
-    });
+    grad.par_chunks_mut(keys).zip(p.par_chunks(keys)).enumerate().with_min_len(grain(keys)).for_each(
+        |(row, (grad, p))| {
+            let seen = block.seen(first, row, rows);
+            let pairs = grad[seen.clone()].iter().zip(&p[seen.clone()]);
+            let sum = pairs.map(|(grad, p)| f64::from(grad.wide() * p.wide())).sum::<f64>() as f32;
+            for (column, (grad, p)) in grad.iter_mut().zip(p).enumerate() {
+                let inside = seen.contains(&column);
+                *grad = T::narrow(if inside { p.wide() * (grad.wide() - sum) * block.scale } else { 0.0 });
+            }
+        },
+    );
 }

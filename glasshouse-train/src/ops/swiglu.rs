@@ -1,7 +1,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::host::{Number, rows_of, span, span_mut, with_pair};
+use super::host::{Number, grain, rows_of, span, span_mut, with_pair};
 use super::memory::unwritten;
 use super::record::record;
 
@@ -61,7 +61,7 @@ impl InplaceOp2 for Forward {
         use super::cuda::{Arg, Kernel};
         let (rows, n) = rows_of(yl);
         let kernel = Kernel::of("swiglu", y)?;
-        kernel.rows(rows, n, &[Arg::from(y, yl)?, Arg::from(x, xl)?, Arg::size(n)?])
+        kernel.rows(rows, &[Arg::from(y, yl)?, Arg::from(x, xl)?, Arg::size(n)?])
     }
 }
 
@@ -87,12 +87,12 @@ impl InplaceOp2 for Backward {
         use super::cuda::{Arg, Kernel};
         let (rows, n) = rows_of(dl);
         let kernel = Kernel::of("swiglu_backward", x)?;
-        kernel.rows(rows, n, &[Arg::from(x, xl)?, Arg::from(dy, dl)?, Arg::size(n)?])
+        kernel.rows(rows, &[Arg::from(x, xl)?, Arg::from(dy, dl)?, Arg::size(n)?])
     }
 }
 
 fn forward<T: Number>(y: &mut [T], x: &[T], n: usize) {
-    y.par_chunks_mut(n.max(1)).zip(x.par_chunks((2 * n).max(1))).for_each(|(y, x)| {
+    y.par_chunks_mut(n.max(1)).zip(x.par_chunks((2 * n).max(1))).with_min_len(grain(n)).for_each(|(y, x)| {
         let (gate, up) = x.split_at(n);
         for (y, (gate, up)) in y.iter_mut().zip(gate.iter().zip(up)) {
             *y = T::narrow(gate.wide() * sigmoid(gate.wide()) * up.wide());
@@ -101,7 +101,7 @@ fn forward<T: Number>(y: &mut [T], x: &[T], n: usize) {
 }
 
 fn backward<T: Number>(x: &mut [T], dy: &[T], n: usize) {
-    x.par_chunks_mut((2 * n).max(1)).zip(dy.par_chunks(n.max(1))).for_each(|(x, dy)| {
+    x.par_chunks_mut((2 * n).max(1)).zip(dy.par_chunks(n.max(1))).with_min_len(grain(n)).for_each(|(x, dy)| {
         let (gates, ups) = x.split_at_mut(n);
         for ((gate, up), dy) in gates.iter_mut().zip(ups).zip(dy) {
             let (g, u, d, s) = (gate.wide(), up.wide(), dy.wide(), sigmoid(gate.wide()));

@@ -48,7 +48,7 @@ impl Batch {
     /// # Errors
     /// [`QwenError::Batch`] and [`QwenError::TooLong`].
     pub(crate) fn validate(&self, vocabulary: usize, longest: usize) -> Result<(), QwenError> {
-        let count = self.rows.checked_mul(self.length).unwrap_or(usize::MAX);
+        let count = self.rows.saturating_mul(self.length);
         let refuse = |why: String| Err(QwenError::Batch { why });
         if count == 0 {
             return refuse("there are no tokens in it".to_owned());

@@ -158,7 +158,7 @@ impl QwenError {
         let (what, why) = (what.to_owned(), error.to_string());
         match why.to_ascii_lowercase().replace('_', " ").contains("out of memory") {
             true => {
-                let advice = "use fewer rows, shorter sequences, or recomputation of layers".to_owned();
+                let advice = "the device is too small for it: use a larger one, or a smaller model or batch".to_owned();
                 Self::OutOfMemory { what, advice }
             }
             false => Self::Device { what, why },

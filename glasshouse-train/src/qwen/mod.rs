@@ -6,6 +6,7 @@
 //! - `guard`: no trainable variable without a gradient; `adapter`: PEFT's files; `merge`: a directory with the adapter
 //!   added into the weights.
 
+pub mod adapter;
 mod batch;
 mod block;
 mod build;
@@ -13,7 +14,9 @@ mod config;
 mod error;
 mod guard;
 mod lora;
+mod loss;
 mod map;
+pub mod merge;
 mod model;
 mod weights;
 
@@ -22,5 +25,6 @@ pub use config::QwenConfig;
 pub use error::QwenError;
 pub use guard::check_gradients;
 pub use lora::{LoraConfig, Target};
-pub use model::{Loss, Qwen2};
+pub use loss::Loss;
+pub use model::Qwen2;
 pub use weights::Weights;

@@ -1,47 +1,21 @@
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::block::{Block, Kept, Pass};
 use super::build::{Builder, Parts, Source};
+use super::loss::{Counted, Loss, Tape};
 use super::{Batch, IGNORE, LoraConfig, QwenConfig, QwenError, Weights};
-use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_backward, rms_norm_forward};
+use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_forward, take_rows};
 
 /// A Qwen2 model: the base frozen on one device, and adapters over it to train.
 pub struct Qwen2 {
     config: QwenConfig,
     lora: LoraConfig,
-    parts: Parts,
-    trainable: Vec<(String, Var)>,
+    pub(super) parts: Parts,
+    pub(super) trainable: Vec<(String, Var)>,
     device: Device,
     dtype: DType,
     recompute: bool,
     rope: std::sync::Mutex<Option<RopeTable>>,
-}
-
-/// What one forward pass gives, and all that its backward pass needs.
-pub struct Loss<'model> {
-    model: &'model Qwen2,
-    value: Tensor,
-    targets: usize,
-    tape: Option<Tape>,
-}
-
-/// From the targets back to the embedding.
-struct Tape {
-    pass: Pass,
-    kept: Vec<Kept>,
-    /// The last block's output.
-    last: Tensor,
-    counted: Counted,
-    /// Of the normed rows that count.
-    gradient: Tensor,
-}
-
-/// The rows whose labels count.
-struct Counted {
-    /// All, when there is no index.
-    rows: Option<Tensor>,
-    labels: Tensor,
 }
 
 impl Qwen2 {
@@ -88,7 +62,8 @@ impl Qwen2 {
     /// [`QwenError::Batch`], [`QwenError::TooLong`], [`QwenError::OutOfMemory`], [`QwenError::Device`].
     pub fn loss(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> Result<Loss<'_>, QwenError> {
         batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
-        self.forward_keeping(batch, divisor, dropout).map_err(|error| self.failed("the forward pass", batch, &error))
+        self.forward_keeping(batch, divisor, dropout)
+            .map_err(|error| self.failed("the forward pass", (batch.rows, batch.length), &error))
     }
 
     /// Sum of the negative log likelihoods (f32, a scalar on the device) and how many targets there are; keeps nothing.
@@ -105,7 +80,7 @@ impl Qwen2 {
             let normed = rms_norm_forward(&counted.of(&last)?, &self.parts.norm, self.config.rms_norm_eps)?;
             Ok(cross_entropy_forward(&normed, &self.parts.head, &counted.labels, 1.0, false)?.0)
         };
-        let sum = run().map_err(|error| self.failed("evaluation", batch, &error))?;
+        let sum = run().map_err(|error| self.failed("evaluation", (batch.rows, batch.length), &error))?;
         Ok((sum, batch.targets()))
     }
 
@@ -122,7 +97,7 @@ impl Qwen2 {
             gemm(&logits, &normed, &self.parts.head.t()?, 1.0, 0.0)?;
             logits.to_dtype(DType::F32)
         };
-        run().map_err(|error| self.failed("computing logits", batch, &error))
+        run().map_err(|error| self.failed("computing logits", (batch.rows, batch.length), &error))
     }
 
     /// The adapters, f32, under PEFT's names, in the order of the blocks.
@@ -155,6 +130,17 @@ impl Qwen2 {
         (block as u64).saturating_mul(c.layers as u64).saturating_mul(self.dtype.size_in_bytes() as u64)
     }
 
+    /// Tokens of one pass, rows times length, that about fit a device with this many bytes.
+    pub fn fitting_tokens(&self, memory: u64) -> u64 {
+        let c = &self.config;
+        let width = self.dtype.size_in_bytes() as u64;
+        let weights = c.parameters().saturating_mul(width);
+        // Two chunks of logits and the device's own; and beside what is kept, what one block's backward works on.
+        let fixed = weights.saturating_add(2 << 30);
+        let working = (8 * c.hidden_size + 5 * c.intermediate_size) as u64 * width;
+        memory.saturating_sub(fixed) / self.kept_bytes_per_token().saturating_add(working).max(1)
+    }
+
     fn build(builder: &Builder<'_>) -> Result<Self, QwenError> {
         let parts = builder.build()?;
         let name = |block: &Block, target: super::Target, part: &str| {
@@ -180,9 +166,10 @@ impl Qwen2 {
     }
 
     fn forward_keeping(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> candle_core::Result<Loss<'_>> {
+        let size = (batch.rows, batch.length);
         let Some(counted) = self.counted(batch)? else {
             let value = Tensor::zeros((), DType::F32, &self.device)?;
-            return Ok(Loss { model: self, value, targets: 0, tape: None });
+            return Ok(Loss { model: self, value, targets: 0, size, tape: None });
         };
         let pass = self.pass(batch, dropout)?;
         let mut kept = Vec::with_capacity(self.parts.blocks.len());
@@ -198,7 +185,7 @@ impl Qwen2 {
         let normed = rms_norm_forward(&counted.of(&x)?, &self.parts.norm, pass.eps)?;
         let (value, gradient) = cross_entropy_forward(&normed, &self.parts.head, &counted.labels, divisor, true)?;
         let tape = gradient.map(|gradient| Tape { pass, kept, last: x, counted, gradient });
-        Ok(Loss { model: self, value, targets: batch.targets(), tape })
+        Ok(Loss { model: self, value, targets: batch.targets(), size, tape })
     }
 
     fn hidden(&self, batch: &Batch) -> candle_core::Result<Tensor> {
@@ -208,7 +195,7 @@ impl Qwen2 {
 
     fn embed(&self, batch: &Batch) -> candle_core::Result<Tensor> {
         let tokens = Tensor::from_slice(&batch.tokens, batch.tokens.len(), &self.device)?;
-        self.parts.embedding.index_select(&tokens, 0)
+        take_rows(&self.parts.embedding, &tokens)
     }
 
     fn pass(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Pass> {
@@ -254,22 +241,19 @@ impl Qwen2 {
         Ok(Some(Counted { rows, labels }))
     }
 
-    fn failed(&self, what: &str, batch: &Batch, error: &candle_core::Error) -> QwenError {
+    /// An error of candle's in a pass over so many rows of such a length.
+    pub(super) fn failed(&self, what: &str, (rows, length): (usize, usize), error: &candle_core::Error) -> QwenError {
         match QwenError::candle(what, error) {
             QwenError::OutOfMemory { what, .. } => {
-                let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-                let tokens = batch.rows * batch.length;
-                let kept = gib(self.kept_bytes_per_token().saturating_mul(tokens as u64));
-                let other = match self.recompute {
-                    true => "use fewer rows or shorter ones",
-                    false => "use fewer rows or shorter ones, or recompute blocks",
+                let advice = match device_memory() {
+                    Some(memory) => format!(
+                        "{rows} rows of {length} are {} tokens, and about {} fit{}",
+                        rows * length,
+                        self.fitting_tokens(memory),
+                        if self.recompute { "" } else { "; recomputing blocks makes room for more" },
+                    ),
+                    None => format!("{rows} rows of {length} are too many; use fewer, or recompute blocks"),
                 };
-                let advice = format!(
-                    "{} rows of {} keep about {kept:.1} GiB beside the weights' {:.1}; {other}",
-                    batch.rows,
-                    batch.length,
-                    gib(self.config.parameters().saturating_mul(self.dtype.size_in_bytes() as u64)),
-                );
                 QwenError::OutOfMemory { what, advice }
             }
             other => other,
@@ -277,67 +261,10 @@ impl Qwen2 {
     }
 }
 
-impl Loss<'_> {
-    /// The loss, f32, a scalar on the device.
-    pub fn value(&self) -> &Tensor {
-        &self.value
-    }
-
-    /// Targets that were counted.
-    pub fn targets(&self) -> usize {
-        self.targets
-    }
-
-    /// The gradient of every trainable variable, f32. Takes the loss, since what forward kept is used up on the way.
-    /// A batch without targets gives gradients of zero.
-    ///
-    /// # Errors
-    /// [`QwenError::OutOfMemory`], [`QwenError::Device`].
-    pub fn backward(self) -> Result<GradStore, QwenError> {
-        let model = self.model;
-        let run = || match self.tape {
-            Some(tape) => model.backward(tape),
-            None => {
-                let mut zeros = GradStore::default();
-                for (_, variable) in &model.trainable {
-                    zeros.insert(variable.as_tensor(), variable.zeros_like()?);
-                }
-                Ok(zeros)
-            }
-        };
-        run().map_err(|error| QwenError::candle("the backward pass", &error))
-    }
-}
-
-impl Qwen2 {
-    fn backward(&self, tape: Tape) -> candle_core::Result<GradStore> {
-        let Tape { pass, mut kept, last, counted, gradient } = tape;
-        let of_rows = gradient.zeros_like()?;
-        rms_norm_backward(&of_rows, &counted.of(&last)?, &gradient, &self.parts.norm, pass.eps)?;
-        let mut dx = Some(match &counted.rows {
-            None => of_rows,
-            Some(rows) => last.zeros_like()?.index_add(rows, &of_rows, 0)?,
-        });
-        drop((last, gradient));
-        let mut gradients = Vec::with_capacity(self.trainable.len());
-        for (index, block) in self.parts.blocks.iter().enumerate().rev() {
-            if let (Some(kept), Some(dy)) = (kept.pop(), dx.take()) {
-                dx = block.backward(kept, dy, &pass, index == 0, &mut gradients)?;
-            }
-        }
-        let mut store = GradStore::default();
-        for (variable, gradient) in gradients {
-            store.insert(variable.as_tensor(), gradient);
-        }
-        Ok(store)
-    }
-}
-
-impl Counted {
-    fn of(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match &self.rows {
-            None => Ok(x.clone()),
-            Some(rows) => x.index_select(rows, 0),
-        }
-    }
+/// All memory of the CUDA device in use.
+fn device_memory() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return cudarc::driver::result::mem_get_info().ok().map(|(_, total)| total as u64);
+    #[cfg(not(feature = "cuda"))]
+    None
 }

@@ -30,6 +30,23 @@ pub struct Weights {
 struct Shard {
     path: PathBuf,
     mapping: Mmap,
+    /// Where tensors begin.
+    data: usize,
+}
+
+/// One file: its header, length included, and its tensors in the order in which they lie after it, without gaps.
+pub(crate) struct ShardView<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) header: &'a [u8],
+    pub(crate) tensors: Vec<StoredTensor<'a>>,
+}
+
+/// One tensor as it is stored.
+pub(crate) struct StoredTensor<'a> {
+    pub(crate) name: String,
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: &'a [u8],
 }
 
 struct Entry {
@@ -119,15 +136,18 @@ impl Weights {
             .map_err(|error| QwenError::candle(&format!("loading {name}"), &error))
     }
 
-    /// Type and shape of a tensor.
-    pub(crate) fn stored(&self, name: &str) -> Option<(DType, &[usize])> {
-        self.tensors.get(name).map(|entry| (entry.dtype, entry.shape.as_slice()))
-    }
-
-    /// Names of the tensors of one file.
-    pub(crate) fn names_in(&self, file: &Path) -> impl Iterator<Item = &str> {
-        let shard = self.shards.iter().position(|shard| shard.path == file);
-        self.tensors.iter().filter(move |(_, entry)| Some(entry.shard) == shard).map(|(name, _)| name.as_str())
+    /// The files as they lie there, for writing them again with some tensors changed.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardView<'_>> {
+        self.shards.iter().enumerate().filter_map(|(number, shard)| {
+            let mut stored: Vec<_> = self.tensors.iter().filter(|(_, entry)| entry.shard == number).collect();
+            stored.sort_by_key(|(_, entry)| entry.start);
+            let view = |(name, entry): (&'_ String, &Entry)| {
+                let bytes = shard.mapping.get(entry.start..entry.end)?;
+                Some(StoredTensor { name: name.clone(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
+            };
+            let tensors = stored.into_iter().map(view).collect::<Option<Vec<_>>>()?;
+            Some(ShardView { path: &shard.path, header: shard.mapping.get(..shard.data)?, tensors })
+        })
     }
 
     fn add(&mut self, path: PathBuf) -> Result<(), QwenError> {
@@ -161,7 +181,7 @@ impl Weights {
                 return Err(header(format!("{name} is in another shard, too")));
             }
         }
-        self.shards.push(Shard { path, mapping });
+        self.shards.push(Shard { path, mapping, data });
         Ok(())
     }
 }

@@ -114,7 +114,7 @@ mod tests {
 
     fn over(fake: Fake) -> DeviceZeroizer<Fake> {
         let mut fake = Some(fake);
-        let open = move || Ok(fake.take().unwrap_or_else(|| small()));
+        let open = move || Ok(fake.take().unwrap_or_else(small));
         DeviceZeroizer::over(HostZeroizer::with_ledger(&LEDGER), open)
     }
 

@@ -68,7 +68,7 @@ fn plant(canary: &[f32]) -> Outcome<()> {
     let tensor = Tensor::from_vec(canary.repeat(COPIES), (COPIES, CANARY), &device)?;
     let sum = tensor.affine(1.0, 0.0)?.sum_all()?.to_scalar::<f32>()?;
     device.synchronize()?;
-    println!("planted {} MiB twice (sum {sum})", COPIES * CANARY * 4 >> 20);
+    println!("planted {} MiB twice (sum {sum})", (COPIES * CANARY * 4) >> 20);
     Ok(())
 }
 

@@ -21,7 +21,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|home| PathBuf::from(home).join("bin/nvcc"))
         .find(|nvcc| nvcc.exists())
         .unwrap_or_else(|| PathBuf::from("nvcc"));
-    for (source, name) in [("src/mlp/cuda/kernels.cu", "mlp.fatbin"), ("src/ops/kernels.cu", "ops.fatbin")] {
+    for (source, name) in [
+        ("src/mlp/cuda/kernels.cu", "mlp.fatbin"),
+        ("src/ops/kernels.cu", "ops.fatbin"),
+        ("src/cuda_zeroizer/kernels.cu", "zeroizer.fatbin"),
+    ] {
         println!("cargo::rerun-if-changed={source}");
         let output = PathBuf::from(env::var("OUT_DIR")?).join(name);
         let status = Command::new(&nvcc)

@@ -50,6 +50,9 @@ fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttes
 #[cfg(feature = "cuda")]
 fn with_gpu(registry: Registry) -> Registry {
     use glasshouse_provider::roles::DeviceFacts;
+    use glasshouse_train::cuda_zeroizer::CudaZeroizer;
+    // Added last, and so used where it answers: a CPU keeps the host's.
+    let registry = registry.zeroizer(|device| (device == Device::Cuda).then(CudaZeroizer::new));
     registry.device_probe(|device| {
         (device == Device::Cuda).then_some(())?;
         let gpu = glasshouse_train::gpu::GpuIdentity::first().ok()?;

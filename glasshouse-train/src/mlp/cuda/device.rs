@@ -1,6 +1,7 @@
 //! The device: one arena, two streams, and every operation of a plan enqueued on them.
 #![allow(unsafe_code)] // kernel launches, cuBLAS and graph handles; nothing outside this file touches them
 
+use std::cell::RefCell;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -17,7 +18,10 @@ use super::super::config::Optimizer;
 use super::super::data::Floats;
 use super::super::plan::{Gemm, Op, Plan, STATE, Tiles, UpdateOp};
 use super::launch::{int, line, split, word};
+use crate::cuda_zeroizer::PinnedBuffer;
 
+/// Values that cross at a time.
+const STAGING: usize = 4 << 20 >> 2;
 /// What NVIDIA recommends for Hopper (cuBLAS, "cublasSetWorkspace"), in f32 values; one for each stream, of our own, so
 /// that cuBLAS chooses the same algorithms every time and allocates nothing.
 const WORKSPACE: usize = 32 << 20 >> 2;
@@ -35,6 +39,8 @@ pub(super) struct CudaDevice {
     update_adamw: CudaFunction,
     update_sgd: CudaFunction,
     optimizer: Optimizer,
+    /// Everything that crosses goes through it, and it is wiped after each copy.
+    staging: RefCell<PinnedBuffer>,
     /// A plan's values, then two workspaces.
     arena: CudaSlice<f32>,
     planned: usize,
@@ -85,6 +91,7 @@ impl CudaDevice {
             main: Lane { blas: told("starting cuBLAS", CudaBlas::new(main.clone()))?, stream: main },
             side: Lane { blas: told("starting cuBLAS", CudaBlas::new(side.clone()))?, stream: side },
             optimizer,
+            staging: RefCell::new(PinnedBuffer::new(&context, STAGING)?),
             arena,
             planned: plan.arena,
         };
@@ -105,16 +112,13 @@ impl CudaDevice {
     /// Copies values to this place in the arena.
     pub(super) fn upload(&mut self, start: usize, values: &[f32]) -> Result<(), WorkloadError> {
         let mut place = self.arena.try_slice_mut(start..start.saturating_add(values.len())).ok_or_else(outside)?;
-        told("copying to the device", self.main.stream.memcpy_htod(values, &mut place))?;
-        self.synchronize()
+        self.staging.borrow_mut().upload(&self.main.stream, values, &mut place)
     }
 
     /// Copies values back from this place.
     pub(super) fn download(&self, start: usize, length: usize) -> Result<Floats, WorkloadError> {
-        let place = self.arena.try_slice(start..start.saturating_add(length)).ok_or_else(outside)?;
         let mut values = Floats::new(vec![0.0; length]);
-        told("copying from the device", self.main.stream.memcpy_dtoh(&place, values.as_mut_slice()))?;
-        self.synchronize()?;
+        self.staging.borrow_mut().download(&self.main.stream, &self.arena, start, values.as_mut_slice())?;
         Ok(values)
     }
 

@@ -1,0 +1,202 @@
+//! Taking all free memory of a device, overwriting it, reading it back, returning it.
+
+use std::time::{Duration, Instant};
+
+use glasshouse_core::traits::{WipedRegion, ZeroizeError};
+
+use super::memory::{Block, DeviceMemory};
+use super::{REGION, not_wiped};
+
+/// Free memory that is left alone: the driver itself allocates while it is asked for the rest.
+pub const MARGIN: u64 = 32 << 20;
+/// Blocks are halved down to this: the granularity of CUDA's allocations.
+pub const SMALLEST_BLOCK: u64 = 2 << 20;
+
+/// What a sweep did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// Blocks taken.
+    pub blocks: u64,
+    /// Bytes overwritten and read back.
+    pub bytes: u64,
+    /// Bytes of the device in all.
+    pub total: u64,
+    /// Bytes that were free and could not be taken: at most [`MARGIN`].
+    pub left: u64,
+    /// Time to take the blocks.
+    pub taking: Duration,
+    /// Time to overwrite them.
+    pub overwriting: Duration,
+    /// Time to read them back.
+    pub reading: Duration,
+}
+
+/// Sweeps a device. Whatever happens, the blocks taken are returned.
+///
+/// # Errors
+/// [`ZeroizeError::NotWiped`] when the driver fails, or keeps more than [`MARGIN`] of what it calls free to itself;
+/// [`ZeroizeError::StillThere`] when something other than zeros is read back; [`ZeroizeError::StillHeld`] when a pool
+/// keeps memory, after everything that can be taken was wiped.
+pub fn sweep(device: &mut impl DeviceMemory) -> Result<Swept, ZeroizeError> {
+    let kept = device.trim().map_err(not_wiped)?;
+    let mut blocks = Vec::new();
+    let swept = take_and_wipe(device, &mut blocks);
+    let returned: Result<Vec<()>, String> = blocks.drain(..).map(|block| device.give_back(block)).collect();
+    let swept = swept?;
+    returned.map_err(not_wiped)?;
+    match kept {
+        0 => Ok(swept),
+        bytes => Err(pool_keeps(bytes)),
+    }
+}
+
+/// One tensor that is still alive keeps a whole stretch of the pool, with whatever was freed in it, out of reach.
+fn pool_keeps(bytes: u64) -> ZeroizeError {
+    let what =
+        "device memory that the pool keeps because something in it is in use; drop every tensor first".to_owned();
+    ZeroizeError::StillHeld { bytes, what }
+}
+
+fn take_and_wipe(device: &mut impl DeviceMemory, blocks: &mut Vec<Block>) -> Result<Swept, ZeroizeError> {
+    let start = Instant::now();
+    let (_, total) = device.free_and_total().map_err(not_wiped)?;
+    let left = take_all(device, blocks)?;
+    let taking = start.elapsed();
+    let start = Instant::now();
+    overwrite_all(device, blocks)?;
+    let overwriting = start.elapsed();
+    let start = Instant::now();
+    read_all_back(device, blocks)?;
+    let bytes = blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.bytes));
+    let count = u64::try_from(blocks.len()).unwrap_or(u64::MAX);
+    Ok(Swept { blocks: count, bytes, total, left, taking, overwriting, reading: start.elapsed() })
+}
+
+/// Takes what there is; gives how much is left, which must not be more than the margin.
+fn take_all(device: &mut impl DeviceMemory, blocks: &mut Vec<Block>) -> Result<u64, ZeroizeError> {
+    let (mut free, _) = device.free_and_total().map_err(not_wiped)?;
+    let mut size = free.saturating_sub(MARGIN) / SMALLEST_BLOCK * SMALLEST_BLOCK;
+    while size >= SMALLEST_BLOCK {
+        let room = free.saturating_sub(MARGIN) / SMALLEST_BLOCK * SMALLEST_BLOCK;
+        match (room >= size).then(|| device.take(size)).flatten() {
+            Some(block) => {
+                blocks.push(block);
+                (free, _) = device.free_and_total().map_err(not_wiped)?;
+                size = size.min(free.saturating_sub(MARGIN) / SMALLEST_BLOCK * SMALLEST_BLOCK);
+            }
+            // In pieces: free memory need not lie together.
+            None => size = size / 2 / SMALLEST_BLOCK * SMALLEST_BLOCK,
+        }
+    }
+    let (left, _) = device.free_and_total().map_err(not_wiped)?;
+    if left > MARGIN.saturating_add(SMALLEST_BLOCK) {
+        return Err(not_wiped(format!("the driver calls {left} bytes free and does not give them")));
+    }
+    Ok(left)
+}
+
+fn overwrite_all(device: &mut impl DeviceMemory, blocks: &[Block]) -> Result<(), ZeroizeError> {
+    blocks.iter().try_for_each(|block| device.overwrite(block)).map_err(not_wiped)?;
+    device.wait().map_err(not_wiped)
+}
+
+fn read_all_back(device: &mut impl DeviceMemory, blocks: &[Block]) -> Result<(), ZeroizeError> {
+    for block in blocks {
+        if device.words_not_zero(block).map_err(not_wiped)? > 0 {
+            return Err(ZeroizeError::StillThere { region: REGION.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+impl Swept {
+    /// Its line in a receipt.
+    pub fn region(&self) -> WipedRegion {
+        WipedRegion {
+            label: REGION.to_owned(),
+            bytes: self.bytes,
+            method: format!("all that the driver gave, in {} blocks, overwritten with zeros", self.blocks),
+            verification: "every 4-byte word read back by a kernel on the device".to_owned(),
+        }
+    }
+
+    /// What it does not speak for, and why, a sentence each.
+    pub fn not_covered(&self) -> Vec<String> {
+        let kept = self.total.saturating_sub(self.bytes).saturating_sub(self.left);
+        vec![
+            format!("{} bytes of device memory left free as a margin: the driver allocates while it works", self.left),
+            format!(
+                "{kept} bytes of device memory in use and so out of reach: the driver and its context, loaded kernels, \
+                 cuBLAS workspaces and CUDA graph memory still alive, and other processes on the device; the context's \
+                 end returns them"
+            ),
+            "registers, shared memory and caches of the device, and the driver's own staging buffers: not reachable from \
+             here"
+                .to_owned(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Fake, Flaw};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn everything_free_is_wiped_but_the_margin_and_nothing_in_use() {
+        let mut device = Fake::new(100 * MIB).used(7 * MIB, 3 * MIB).used(40 * MIB, MIB).filled(0xa5);
+        let swept = sweep(&mut device).unwrap();
+        assert_eq!((swept.total, swept.left), (100 * MIB, MARGIN));
+        assert_eq!(swept.bytes, 64 * MIB);
+        assert_eq!(device.taken(), 0, "blocks are returned");
+        assert_eq!(device.bytes_like(0xa5), 36 * MIB, "what was in use, and the margin");
+    }
+
+    #[test]
+    fn a_pool_is_trimmed_first() {
+        let mut device = Fake::new(100 * MIB).pooled(10 * MIB, 60 * MIB).filled(0xa5);
+        sweep(&mut device).unwrap();
+        assert_eq!(device.bytes_like(0xa5), MARGIN);
+    }
+
+    #[test]
+    fn fragments_are_taken_in_small_blocks() {
+        let mut device = Fake::new(200 * MIB).filled(0xa5);
+        for at in (0..200).step_by(10) {
+            device = device.used(at * MIB, MIB);
+        }
+        let swept = sweep(&mut device).unwrap();
+        assert!(swept.blocks > 10, "{swept:?}");
+        assert!(device.bytes_like(0xa5) <= 20 * MIB + MARGIN + SMALLEST_BLOCK, "{swept:?}");
+    }
+
+    #[test]
+    fn whoever_lies_is_found_out_and_blocks_are_returned_all_the_same() {
+        for (flaw, says) in [
+            (Flaw::OverwritesNothing, "still holds data"),
+            (Flaw::OverwritesAllButTheLastByte, "still holds data"),
+            (Flaw::Hoards, "does not give them"),
+            (Flaw::OverwriteFails, "told to fail"),
+            (Flaw::ReadFails, "told to fail"),
+            (Flaw::WaitFails, "told to fail"),
+            (Flaw::TrimFails, "told to fail"),
+            (Flaw::PoolKeeps, "drop every tensor first"),
+            (Flaw::ReturnFails, "told to fail"),
+        ] {
+            let mut device = Fake::new(80 * MIB).pooled(0, 20 * MIB).with(flaw);
+            let error = sweep(&mut device).unwrap_err().to_string();
+            assert!(error.contains(says), "{flaw:?}: {error}");
+            assert!(device.taken() == 0 || flaw == Flaw::ReturnFails, "{flaw:?}");
+            let wiped_the_rest = device.bytes_like(0xa5) == MARGIN + 20 * MIB;
+            assert!(wiped_the_rest || flaw != Flaw::PoolKeeps, "what can be taken is wiped all the same");
+        }
+    }
+
+    #[test]
+    fn a_full_device_has_nothing_to_wipe() {
+        let swept = sweep(&mut Fake::new(64 * MIB).used(0, 64 * MIB)).unwrap();
+        assert_eq!((swept.blocks, swept.bytes, swept.left), (0, 0, 0));
+    }
+}

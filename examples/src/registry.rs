@@ -6,13 +6,14 @@ use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::host_memory::HostZeroizer;
 use glasshouse_core::traits::{AttestError, Device};
 use glasshouse_provider::{Registry, SegmentContext};
-use glasshouse_train::MlpWorkload;
+use glasshouse_train::{MlpWorkload, QwenLora};
 
-/// The MLP, the attestors and the host zeroizer. Which attestor is made is the owner's verifier's to say; one for which
-/// the machine has no TEE says so.
+/// The MLP, Qwen LoRA, the attestors and the host zeroizer. Which attestor is made is the owner's verifier's to say; one
+/// for which the machine has no TEE says so.
 pub fn registry() -> Registry {
     let registry = Registry::new()
         .workload(MlpWorkload::new)
+        .workload(QwenLora::new)
         .attestor(EvidenceKind::Software, |context| {
             let state = hardened(context)?;
             Ok(SoftwareAttestor::new(state)?.image_digest(context.image_digest))

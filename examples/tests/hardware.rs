@@ -107,7 +107,7 @@ impl Workload for Counting {
     }
     fn advance(&mut self, units: u64) -> Result<Progress, WorkloadError> {
         self.done += units;
-        Ok(Progress { done: self.done, total: None, loss: Some(0.0) })
+        Ok(Progress { done: self.done, loss: Some(0.0), ..Progress::default() })
     }
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
         Ok(sha256(self.sum.to_le_bytes()))

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::traits::LabelledClaim;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,13 +29,26 @@ fn printable(c: char) -> bool {
     !c.is_control() && !turns
 }
 
-/// A refusal has a code of this crate's, quotes no more than its limit, and is fit for a terminal.
+/// A refusal has a code of the core's, quotes no more than its limit, and is fit for a terminal.
 pub fn refusal(refusal: &Refusal) {
-    assert!(Code::ALL.contains(&refusal.code), "{}", refusal.code);
-    assert!(refusal.advice.is_some());
+    refusal_of(refusal, Code::ALL);
+}
+
+/// As [`refusal`], of a verifier whose codes are these.
+pub fn refusal_of(refusal: &Refusal, known: &[Code]) {
+    assert!(known.contains(&refusal.code), "{refusal}");
+    assert!(refusal.advice.is_some(), "{refusal}");
     one_line(&refusal.expected, QUOTED);
     one_line(&refusal.seen, QUOTED);
     one_line(&refusal.to_string(), 1000);
+}
+
+/// Claims are fit for a terminal, and short.
+pub fn labelled(claims: &[LabelledClaim]) {
+    for claim in claims {
+        one_line(&claim.name, QUOTED);
+        one_line(&claim.value, QUOTED);
+    }
 }
 
 /// What was read says all that stood there, writes itself, and reads back as the same.

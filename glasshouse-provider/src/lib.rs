@@ -5,12 +5,15 @@
 
 mod agent;
 mod artifact_name;
-mod bundle;
 pub mod client;
 mod clock;
 mod frames;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod local;
 pub mod memory;
+mod progress;
+mod raw;
 pub mod roles;
 pub mod run;
 mod segment;
@@ -20,4 +23,5 @@ pub mod wire;
 pub use local::LocalProvider;
 pub use memory::MemoryProvider;
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
-pub use run::{OverheadRun, ProtectedRun};
+pub use run::{OverheadRun, ProtectedRun, RawRun};
+pub use segment::PUBLIC_INPUTS_VARIABLE;

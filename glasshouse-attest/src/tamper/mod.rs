@@ -8,6 +8,7 @@
 //! The suite runs on real measurements, so the process that runs it must be hardened
 //! ([`harden`](crate::software::harden)) like a runtime.
 
+mod chain;
 mod channel;
 mod evidence;
 mod liar;
@@ -101,6 +102,20 @@ pub enum Attempt {
 }
 
 impl Attempt {
+    /// The same attack at every place where it can be made, each refused with `code`; the first one that is not is what
+    /// counts.
+    fn everywhere<const N: usize>(code: &Code, attempts: [Self; N]) -> Self {
+        let held = |attempt: &Self| matches!(attempt, Self::Refused { refusal, .. } if refusal.code == *code);
+        let mut last = Self::Accepted;
+        for attempt in attempts {
+            if !held(&attempt) {
+                return attempt;
+            }
+            last = attempt;
+        }
+        last
+    }
+
     /// An attack that no key could leave by, as the result of the call that should refuse it.
     ///
     /// # Errors
@@ -164,8 +179,18 @@ impl From<SegmentError> for SuiteError {
 
 /// Every scenario: the nine published ones first.
 pub fn scenarios() -> Vec<&'static Scenario> {
-    [published::ALL, evidence::ALL, tokens::ALL, messages::ALL, release::ALL, package::ALL, channel::ALL, record::ALL]
-        .concat()
+    [
+        published::ALL,
+        evidence::ALL,
+        tokens::ALL,
+        messages::ALL,
+        release::ALL,
+        package::ALL,
+        channel::ALL,
+        chain::ALL,
+        record::ALL,
+    ]
+    .concat()
 }
 
 /// Runs one untampered control and every scenario, each in a world of its own.

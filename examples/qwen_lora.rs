@@ -30,7 +30,7 @@ use glasshouse_provider::run::{RunBuilder, RunEvent};
 use glasshouse_provider::{
     LocalProvider, OverheadRun, PUBLIC_INPUTS_VARIABLE, ProtectedRun, RawRun, serve_if_launched,
 };
-use glasshouse_train::finetune::{Settings, Start, check_data, package_entries};
+use glasshouse_train::finetune::{Settings, Start, check, package_entries};
 
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
@@ -65,11 +65,10 @@ fn run(arguments: &FinetuneArguments) -> Result<bool, Failure> {
         (None, Some(folder)) => (adapter_in(folder)?, 0),
         (None, None) => (Start::Fresh, 0),
     };
-    settings.validate()?;
     if first >= settings.steps {
         return Err(format!("the checkpoint is of step {first}; give more than {first} --steps").into());
     }
-    let data = check_data(&settings, &jsonl, model.folder.as_deref())?;
+    let data = check(&settings, &jsonl, model.folder.as_deref())?;
     say(format_args!(
         "{}: {} documents with {} tokens to train on, {} documents held out",
         model.label, data.train_documents, data.train_tokens, data.held_out_documents

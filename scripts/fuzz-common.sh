@@ -40,14 +40,14 @@ run() {
 
 # fuzz TARGET SECONDS: new inputs go to fuzz/found/TARGET, the committed corpus is only read. Prints one line.
 fuzz() {
-    local target=$1 seconds=$2 log="fuzz/logs/$1.log" outcome=ok
+    local target=$1 seconds=$2 log="fuzz/logs/$1.log" outcome=ok cpu TIMEFORMAT=%U
     mkdir -p "fuzz/found/$target" fuzz/logs "fuzz/artifacts/$target"
-    run "$target" -max_total_time="$seconds" -print_final_stats=1 "fuzz/found/$target" "fuzz/corpus/$target" \
-        >"$log" 2>&1 || outcome=CRASHED
+    cpu=$({ time run "$target" -max_total_time="$seconds" -print_final_stats=1 \
+        "fuzz/found/$target" "fuzz/corpus/$target" >"$log" 2>&1; } 2>&1) || outcome=CRASHED
     local runs last
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log" | tail -1)
     last=$(grep -oE 'cov: [0-9]+ ft: [0-9]+ corp: [0-9]+' "$log" | tail -1 || true)
-    printf '%-10s %-8s %12s runs in %s s   %s\n' "$target" "$outcome" "${runs:-?}" "$seconds" "$last"
+    printf '%-10s %-8s %12s runs in %s s (%s s of CPU)   %s\n' "$target" "$outcome" "${runs:-?}" "$seconds" "$cpu" "$last"
     if [ "$outcome" != ok ]; then
         grep -E 'panicked at|ERROR: |assertion|SUMMARY|Test unit written' -A2 "$log" | head -20 >&2 || true
         echo "the whole log is in $log; the input is under fuzz/artifacts/$target" >&2

@@ -44,10 +44,10 @@ for part in "$@"; do
     run real --model "$model" --data "$data" --steps 200 --batch 8 --seq 512 --lr 5e-4 --warmup 10 --rank 8 --alpha 16 \
       --eval-fraction 0.02 --eval-every 50 --checkpoint-every 100
     ;;
-  half) run half --model random-0.5b "${big[@]}" --steps 32 --lr 1e-3 ;;
-  smoke) run smoke --model random-7b "${big[@]}" --steps 8 --lr 1e-3 ;;
+  half) run half --model random-0.5b "${big[@]}" --steps 32 --lr 5e-3 ;;
+  smoke) run smoke --model random-7b "${big[@]}" --steps 8 --lr 5e-3 ;;
   sustained)
-    run sustained --model random-7b "${big[@]}" --steps 100000 --schedule constant --lr 1e-4 --duration "${SUSTAINED:-5m10s}"
+    run sustained --model random-7b "${big[@]}" --steps 100000 --schedule constant --lr 1e-3 --duration "${SUSTAINED:-5m10s}"
     ;;
   compare)
     for order in raw-first protected-first abba; do

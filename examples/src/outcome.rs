@@ -25,7 +25,7 @@ pub fn trained(report: &RunReport, settings: &Settings, curves: &mut Curves, out
     say("");
     row("steps", format!("{} of {}", results.steps, settings.steps));
     row("trained parameters", format!("{} over {} frozen", results.trainable_parameters, results.base_parameters));
-    if let Some((steps, seconds)) = report.trained {
+    if let Some((steps, seconds)) = report.trained.filter(|(steps, _)| *steps > 0) {
         let per_step = results.tokens as f64 / results.steps.max(1) as f64;
         let rate = steps as f64 / seconds.max(1e-9);
         row("speed", format!("{rate:.2} steps/s, {:.0} tokens/s over {seconds:.1} s", rate * per_step));

@@ -15,6 +15,7 @@ const QUOTED: usize = 300;
 /// the direction of what follows.
 pub fn one_line(text: &str, limit: usize) {
     assert!(text.chars().count() <= limit, "{} characters: {:.400}", text.chars().count(), text);
+    assert!(!text.contains('\n'), "several lines: {text:.400}");
     lines(text);
 }
 
@@ -43,11 +44,11 @@ pub fn refusal_of(refusal: &Refusal, known: &[Code]) {
     one_line(&refusal.to_string(), 1000);
 }
 
-/// Claims are fit for a terminal, and short.
+/// Claims are fit for a terminal, and short but for a list of advisories.
 pub fn labelled(claims: &[LabelledClaim]) {
     for claim in claims {
         one_line(&claim.name, QUOTED);
-        one_line(&claim.value, QUOTED);
+        one_line(&claim.value, if claim.name == "intel-tcb-advisories" { usize::MAX } else { QUOTED });
     }
 }
 

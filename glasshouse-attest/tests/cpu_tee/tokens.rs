@@ -214,6 +214,23 @@ fn bundles_that_are_signed_and_still_refused() {
     }
 }
 
+/// The service signs what it likes; what is told of it stays in its line.
+#[test]
+fn names_that_a_service_gives_are_shown_clean() {
+    let mut bundle = Bundle::new();
+    let text = "\u{1b}[2J\u{202e}\n".repeat(200);
+    let mut device = bundle.devices.remove("GPU-1").unwrap();
+    device["hwmodel"] = json!(text);
+    bundle.devices.insert(format!("GPU-1{text}"), device);
+    let mut token = space();
+    token["swversion"] = json!([text]);
+    let labelled =
+        [bundle.verify().unwrap().labelled(), verify_space(&token, &space_policy()).unwrap().labelled()].concat();
+    for text in labelled.iter().flat_map(|claim| [&claim.name, &claim.value]) {
+        assert!(text.chars().count() <= 300 && !text.contains(['\u{1b}', '\u{202e}', '\n']), "{text}");
+    }
+}
+
 #[test]
 fn bundles_that_were_put_together() {
     let (good, mut other) = (Bundle::new().make(), Bundle::new());

@@ -24,7 +24,7 @@ pub use adamw::{AdamW, flat};
 pub use checkpoint::{CheckpointState, checkpoint_state};
 pub use metrics::{Metrics, MetricsWriter};
 pub use package::{
-    ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, Start, check_data, merge_into,
+    ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, Start, check, merge_into,
     model_files, package_entries, public_inputs,
 };
 pub use schedule::Schedule;

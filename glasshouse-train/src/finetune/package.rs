@@ -12,7 +12,7 @@ use glasshouse_core::traits::WorkloadError;
 use sha2::{Digest as _, Sha256};
 
 use super::error::{data, input};
-use super::settings::{BaseModel, Settings};
+use super::settings::{BaseModel, Settings, refuse};
 use crate::data::{Dataset, DatasetSummary, Encoder};
 use crate::qwen::adapter::{self, AdapterFiles};
 use crate::qwen::{Qwen2, QwenConfig, Weights, merge};
@@ -103,17 +103,22 @@ pub fn public_inputs(folder: &Path, source: &str) -> Result<Vec<PublicInput>, Wo
     model_files(folder)?.into_iter().map(pin).collect()
 }
 
-/// Reads a data set as the run will, so that a bad line is found before anything is rented. `folder` is the model's,
-/// unless its weights are random.
+/// Reads a data set as the run will and compares model, tokenizer and settings, so that a bad line or a model that does not
+/// fit is found before anything is rented. `folder` is the model's, unless its weights are random.
 ///
 /// # Errors
-/// [`WorkloadError::Input`] with the number of the line.
-pub fn check_data(settings: &Settings, jsonl: &[u8], folder: Option<&Path>) -> Result<DatasetSummary, WorkloadError> {
-    let encoder = match (&settings.model, folder) {
-        (BaseModel::Directory { .. }, Some(folder)) => encoder_of(settings, |name| folder.join(name))?,
+/// [`WorkloadError::Input`] with the number of the line, or with what does not fit; [`WorkloadError::Config`].
+pub fn check(settings: &Settings, jsonl: &[u8], folder: Option<&Path>) -> Result<DatasetSummary, WorkloadError> {
+    settings.validate()?;
+    let (config, encoder) = match (&settings.model, folder) {
+        (BaseModel::Directory { .. }, Some(folder)) => {
+            let config = QwenConfig::from_dir(folder).map_err(|e| input("config.json", e))?;
+            (config, encoder_of(settings, |name| folder.join(name))?)
+        }
         (BaseModel::Directory { .. }, None) => return Err(input("model", "its folder is not known here")),
-        (BaseModel::Random { .. }, _) => Encoder::bytes().map_err(data)?,
+        (BaseModel::Random { shape, .. }, _) => (shape.config(), Encoder::bytes().map_err(data)?),
     };
+    fits(settings, &config, &encoder)?;
     Ok(Dataset::read(jsonl, &encoder, settings.eval_fraction, settings.seed).map_err(data)?.summary())
 }
 
@@ -144,6 +149,24 @@ pub(super) fn encoder_of(settings: &Settings, path: impl Fn(&str) -> PathBuf) ->
     let [tokenizer, config] = [TOKENIZER, TOKENIZER_CONFIG].map(read);
     let template = path(TEMPLATE).is_file().then(|| read(TEMPLATE)).transpose()?;
     Encoder::from_files(&tokenizer?, &config?, template.as_deref(), settings.today).map_err(data)
+}
+
+/// What the settings, the model and the tokenizer must have in common.
+pub(super) fn fits(settings: &Settings, config: &QwenConfig, encoder: &Encoder) -> Result<(), WorkloadError> {
+    let (longest, rows) = (config.max_position_embeddings, config.vocab_size);
+    if settings.sequence > longest {
+        let why = format!("{} tokens are more than the model's maximum of {longest}", settings.sequence);
+        return Err(refuse("sequence", why));
+    }
+    let vocabulary = encoder.tokenizer().vocabulary();
+    if vocabulary > rows {
+        let why = format!(
+            "it has ids up to {}, and the model's embedding has {rows} rows; use the tokenizer of this model",
+            vocabulary.saturating_sub(1)
+        );
+        return Err(input("tokenizer.json", why));
+    }
+    Ok(())
 }
 
 const TOKENIZER: &str = "tokenizer.json";

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{data, input, model};
-use super::package::{ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, encoder_of};
+use super::package::{
+    ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, encoder_of, fits,
+};
 use super::settings::{BaseModel, Precision, Settings, refuse};
 use super::trainer::{Evaluation, Trainer};
 use crate::data::{Dataset, DatasetSummary, Encoder};
@@ -264,24 +266,6 @@ fn all_pinned(weights: &Weights, inputs: &Inputs) -> Result<(), WorkloadError> {
         None => Ok(()),
         Some(file) => Err(input("model", format!("{} is no public input of the package", file.display()))),
     }
-}
-
-/// What the settings, the model and the tokenizer must have in common.
-fn fits(settings: &Settings, config: &QwenConfig, encoder: &Encoder) -> Result<(), WorkloadError> {
-    let (longest, rows) = (config.max_position_embeddings, config.vocab_size);
-    if settings.sequence > longest {
-        let why = format!("{} tokens are more than the model's maximum of {longest}", settings.sequence);
-        return Err(refuse("sequence", why));
-    }
-    let vocabulary = encoder.tokenizer().vocabulary();
-    if vocabulary > rows {
-        let why = format!(
-            "it has ids up to {}, and the model's embedding has {rows} rows; use the tokenizer of this model",
-            vocabulary.saturating_sub(1)
-        );
-        return Err(input("tokenizer.json", why));
-    }
-    Ok(())
 }
 
 /// Names the run: the data, and every setting but those that may change when it is resumed.

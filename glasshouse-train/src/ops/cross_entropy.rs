@@ -7,7 +7,8 @@ use super::memory::unwritten;
 use super::record::record;
 
 /// The negative log likelihood of `targets [tokens]` (u32) under `softmax(hidden weight^T)`, summed and divided by
-/// `divisor`: `hidden [tokens, n]`, `weight [words, n]`, frozen; gives an f32 scalar.
+/// `divisor`: `hidden [tokens, n]`, `weight [words, n]`, frozen; gives an f32 scalar. A target outside the words is an
+/// error, on CUDA a loss of NaN.
 ///
 /// Works on some tokens at a time, so that the logits of all are never there, and computes the gradient of hidden on the
 /// way, while those of some are.

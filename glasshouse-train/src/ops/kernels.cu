@@ -209,15 +209,18 @@ static __device__ void rms_norm_backward(T *dx, const T *x, const T *dy, const T
 // A block for each token of x [rows, length, heads, 2 half], in place.
 template <typename T>
 static __device__ void rope(T *x, const u32 *positions, const float *cosines, const float *sines, u32 row_stride,
-                            u32 token_stride, u32 head_stride, u32 length, u32 heads, u32 half, u32 inverse) {
+                            u32 token_stride, u32 head_stride, u32 length, u32 heads, u32 half, u32 inverse,
+                            u32 longest) {
     const u32 token = blockIdx.x;
     x += (u64)(token / length) * row_stride + (u64)(token % length) * token_stride;
+    // A position beyond the table gives what is not a number, so that the loss shows it.
+    const bool known = positions[token] < longest;
     const u64 angles = (u64)positions[token] * half;
     for (u32 i = threadIdx.x; i < heads * half; i += blockDim.x) {
         const u32 pair = i % half;
         T *at = x + (u64)(i / half) * head_stride + pair;
-        const float a = wide(at[0]), b = wide(at[half]), c = cosines[angles + pair];
-        const float s = inverse ? -sines[angles + pair] : sines[angles + pair];
+        const float a = wide(at[0]), b = wide(at[half]), c = known ? cosines[angles + pair] : NAN;
+        const float sine = known ? sines[angles + pair] : NAN, s = inverse ? -sine : sine;
         at[0] = narrow<T>(a * c - b * s);
         at[half] = narrow<T>(b * c + a * s);
     }
@@ -418,7 +421,9 @@ static __device__ void cross_entropy(float *stats, const T *logits, const u32 *t
     const float total = block_sum(sum == 0.0f ? 0.0f : sum * exp2f((largest - most) * factor));
     if (threadIdx.x == 0) {
         const float log = most + logf(total);
-        stats[2 * blockIdx.x] = log - wide(logits[targets[blockIdx.x]]);
+        // A target outside the words gives what is not a number, so that the loss shows it.
+        const u32 target = targets[blockIdx.x];
+        stats[2 * blockIdx.x] = target < words ? log - wide(logits[target]) : NAN;
         stats[2 * blockIdx.x + 1] = log;
     }
 }
@@ -459,9 +464,9 @@ BOTH(rms_norm, (float *y, const float *x, const float *w, u32 n, float e),
 BOTH(rms_norm_backward, (float *r, const float *x, const float *d, const float *w, u32 n, float e),
      (bf16 *r, const bf16 *x, const bf16 *d, const bf16 *w, u32 n, float e), (r, x, d, w, n, e))
 BOTH(rope,
-     (float *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i),
-     (bf16 *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i),
-     (x, p, c, s, r, t, h, l, n, d, i))
+     (float *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i, u32 m),
+     (bf16 *x, const u32 *p, const float *c, const float *s, u32 r, u32 t, u32 h, u32 l, u32 n, u32 d, u32 i, u32 m),
+     (x, p, c, s, r, t, h, l, n, d, i, m))
 BOTH(masked_softmax,
      (u32 a, float *s, const u32 *f, u32 r, u32 k, u32 l, u32 v, u32 g, u32 q, u32 b, float c),
      (u32 a, bf16 *s, const u32 *f, u32 r, u32 k, u32 l, u32 v, u32 g, u32 q, u32 b, float c),

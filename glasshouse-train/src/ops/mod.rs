@@ -13,6 +13,23 @@
 //! | [`lora_linear`] | the same and A `[r, in]`, B `[out, r]` | x, A, B |
 //! | [`linear_cross_entropy`] | hidden `[tokens, n]`, weight `[words, n]`, a target for each token | hidden |
 //!
+//! ```
+//! use candle_core::{DType, Device, Tensor, Var};
+//! use glasshouse_train::ops::{linear_cross_entropy, lora_linear, rms_norm};
+//!
+//! let device = Device::Cpu;
+//! let weight = Tensor::randn(0f32, 0.1f32, (16, 8), &device)?;
+//! let a = Var::from_tensor(&Tensor::randn(0f32, 0.1f32, (2, 8), &device)?)?;
+//! let b = Var::from_tensor(&Tensor::zeros((16, 2), DType::F32, &device)?)?;
+//! let x = rms_norm(&Tensor::randn(0f32, 1f32, (5, 8), &device)?, &Tensor::ones(8, DType::F32, &device)?, 1e-6)?;
+//! let y = lora_linear(&x, &weight, None, a.as_tensor(), b.as_tensor(), 2.0, None)?;
+//! let words = Tensor::randn(0f32, 1f32, (100, 16), &device)?;
+//! let targets = Tensor::new(&[3u32, 1, 4, 1, 5], &device)?;
+//! let gradients = linear_cross_entropy(&y, &words, &targets, 5.0)?.backward()?;
+//! assert!(gradients.get(&b).is_some());
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+//!
 //! Each function gives a tensor that candle's `backward` goes through. Under each lie a plain forward and a plain
 //! backward over tensors without a graph, which the model calls itself: candle's would add every gradient to zeros
 //! first. All of it in f32 or bf16; sums are in f32. Kernels change below this line, in the insides of these files only.

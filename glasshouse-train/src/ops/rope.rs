@@ -36,7 +36,7 @@ impl RopeTable {
 }
 
 /// Rotates `x [rows, length, heads, dim]` by the position of each token: `positions [rows * length]`, u32, each below
-/// the table's. Value i of a head is paired with value i + dim / 2, as in Hugging Face's models.
+/// the table's (on CUDA, where looking would make the device wait, another gives NaN rather than an error). Value i of a head is paired with value i + dim / 2, as in Hugging Face's models.
 ///
 /// # Errors
 /// What candle says of shapes, types or the device.
@@ -101,7 +101,9 @@ impl InplaceOp1 for Rotate<'_> {
         let inverse = Arg::Word(u32::from(self.inverse));
         let sizes = [Arg::size(length)?, Arg::size(heads)?, Arg::size(dim / 2)?];
         let [length, heads, half] = sizes;
-        let arguments = [Arg::from(x, layout)?, positions, cos, sin, row, token, head, length, heads, half, inverse];
+        let longest = Arg::size(self.table.positions())?;
+        let arguments =
+            [Arg::from(x, layout)?, positions, cos, sin, row, token, head, length, heads, half, inverse, longest];
         kernel.blocks(rows * layout.dims()[1], &arguments)
     }
 }

@@ -107,7 +107,8 @@ async fn offers_are_filtered_by_what_the_catalogue_says() {
 
 #[tokio::test]
 async fn a_pod_boots_and_its_ports_appear() {
-    let (served, provider) = start(Behaviour::default()).await;
+    let slow = Duration::from_millis(300);
+    let (served, provider) = start(Behaviour { provisioning: slow, starting: slow, ..Behaviour::default() }).await;
     let id = create(&provider, "gh-boot").await;
     let (mut states, mut endpoints) = (Vec::new(), Vec::new());
     while endpoints.len() < 2 {
@@ -213,14 +214,14 @@ async fn requests_to_one_endpoint_are_spaced() {
 
 #[tokio::test]
 async fn an_unknown_pod_is_not_there_and_a_404_on_delete_is_no_proof() {
-    let (served, provider) = start(Behaviour { hidden: Duration::from_millis(60), ..Behaviour::default() }).await;
+    let (served, provider) = start(Behaviour { hidden: Duration::from_secs(3600), ..Behaviour::default() }).await;
     let id = create(&provider, "gh-new").await;
     let error = provider.observe(&id).await.unwrap_err();
     assert!(matches!(&error, ProviderError::NotFound { id: named, .. } if *named == id), "{error}");
     // Neither way of ending knows the pod yet. The request is made; what is billed says that it was not done.
     provider.request_terminate(&id).await.unwrap();
-    assert_eq!(served.fake.billing(), [id.0.clone()]);
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(served.fake.billing(), std::slice::from_ref(&id.0));
+    served.fake.behave(|behaviour| behaviour.hidden = Duration::ZERO);
     assert_eq!(provider.find("gh-new").await.unwrap().len(), 1);
     served.fault("DELETE pods/id", [Fault::Status(404)]);
     provider.request_terminate(&id).await.unwrap();

@@ -31,6 +31,7 @@ const TESTS: &[Test] = &[
     ("the_contract_holds", the_contract_holds),
     ("an_agent_is_reached_and_its_log_read", an_agent_is_reached_and_its_log_read),
     ("exit_codes_are_told", exit_codes_are_told),
+    ("what_would_be_submitted_can_be_seen", what_would_be_submitted_can_be_seen),
     ("a_time_limit_ends_a_job", a_time_limit_ends_a_job),
     ("jobs_wait_for_gpus", jobs_wait_for_gpus),
     ("refusals_are_told_apart", refusals_are_told_apart),
@@ -195,7 +196,7 @@ fn exit_codes_are_told() {
     });
 }
 
-fn a_time_limit_ends_a_job() {
+fn what_would_be_submitted_can_be_seen() {
     let provider = provider();
     block_on(async {
         let offer = provider.offers(&OfferFilter::default()).await.unwrap().remove(0);
@@ -203,6 +204,29 @@ fn a_time_limit_ends_a_job() {
         assert!(plan.request.contains(" --time=10") && plan.request.contains(" --gres=gpu:1"), "{}", plan.request);
         assert!(plan.request.contains(" --no-requeue") && !plan.request.contains("abab"), "{}", plan.request);
         assert_eq!(plan.worst_case_dollars, Some(0.0));
+    });
+}
+
+/// Slurm counts in minutes and looks every half minute, so this one is only run when it is asked for.
+fn a_time_limit_ends_a_job() {
+    if std::env::var_os("GLASSHOUSE_SLOW_TESTS").is_none() {
+        println!("SKIPPED: set GLASSHOUSE_SLOW_TESTS to see a time limit of one minute end a job");
+        return;
+    }
+    block_on(async {
+        let provider = provider_of(&program("sleeper", "exec sleep 600"));
+        let offer = provider.offers(&OfferFilter::default()).await.unwrap().remove(0);
+        let limited = LaunchSpec { time_limit: Some(Duration::from_secs(1)), ..spec("gh-limit") };
+        let CreateOutcome::Created(made) = provider.create(&offer, &limited).await.unwrap() else {
+            panic!("no capacity")
+        };
+        let began = Instant::now();
+        while !matches!(provider.observe(&made.id).await.unwrap().state, AllocationState::Exited(_)) {
+            assert!(began.elapsed() < Duration::from_secs(180), "the limit does not end it");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        println!("a limit of one minute ended the job after {:?}", began.elapsed());
+        end(&provider, &made.id).await;
     });
 }
 

@@ -144,7 +144,7 @@ impl RunPod {
                 });
             }
             let gpus: Vec<Value> = (0..gpus).map(|_| json!({ "util": 0, "memoryUtil": 0 })).collect();
-            json!({ "uptime": (age - runs).as_secs(), "gpus": gpus, "ports": ports })
+            json!({ "uptime": age.saturating_sub(runs).as_secs(), "gpus": gpus, "ports": ports })
         } else {
             Value::Null
         };

@@ -6,6 +6,7 @@
 #[path = "../fakes/mod.rs"]
 mod fakes;
 mod runpod;
+mod supervised;
 mod vast;
 
 use std::collections::BTreeMap;

@@ -8,24 +8,33 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use examples::time;
 use glasshouse_attest::corpus::Corpus;
+use glasshouse_core::clock::UnixMillis;
 
 /// Verifies every case of a corpus offline, each at its own clock.
 #[derive(Parser)]
 struct Arguments {
     /// The corpus, a file of the form of cases.json; paths in it are relative to it.
     cases: PathBuf,
+    /// Verify every case at this time instead of its own, RFC 3339 or "now".
+    #[arg(long, value_parser = time)]
+    at: Option<UnixMillis>,
 }
 
 fn main() -> ExitCode {
-    let corpus = match Corpus::read(&Arguments::parse().cases) {
+    let arguments = Arguments::parse();
+    let corpus = match Corpus::read(&arguments.cases) {
         Ok(corpus) => corpus,
         Err(error) => {
             let _ = writeln!(io::stderr(), "attest_vectors: {error}");
             return ExitCode::from(2);
         }
     };
-    let report = corpus.run();
+    let report = match arguments.at {
+        Some(at) => corpus.at(at).run(),
+        None => corpus.run(),
+    };
     let told = writeln!(io::stdout(), "{report}");
     if told.is_ok() && report.all_as_expected() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

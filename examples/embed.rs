@@ -48,7 +48,7 @@ impl Workload for Mean {
             self.weight -= 0.1 * self.gradient()?;
             self.done += 1;
         }
-        Ok(Progress { done: self.done, total: None, loss: Some(self.gradient()?.powi(2)) })
+        Ok(Progress { done: self.done, loss: Some(self.gradient()?.powi(2)), ..Progress::default() })
     }
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
         Ok(sha256(self.weight.to_le_bytes()))

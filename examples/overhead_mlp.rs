@@ -142,7 +142,7 @@ fn measure(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
             if let Some(report) = &failure.report {
                 tell(report, &out)?;
             }
-            Err(failure.error.into())
+            Err(failure.into())
         }
     }
 }

@@ -11,8 +11,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return Ok(());
     }
-    let source = "src/mlp/cuda/kernels.cu";
-    println!("cargo::rerun-if-changed={source}");
     for variable in ["CUDA_COMPUTE_CAP", "CUDA_HOME", "CUDA_PATH"] {
         println!("cargo::rerun-if-env-changed={variable}");
     }
@@ -23,16 +21,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         .map(|home| PathBuf::from(home).join("bin/nvcc"))
         .find(|nvcc| nvcc.exists())
         .unwrap_or_else(|| PathBuf::from("nvcc"));
-    let output = PathBuf::from(env::var("OUT_DIR")?).join("mlp.fatbin");
-    let status = Command::new(&nvcc)
-        .args(["-fatbin", "-O3", "-std=c++17", "-Xptxas", "-warn-spills"])
-        .arg(format!("-gencode=arch=compute_{capability},code=[sm_{capability},compute_{capability}]"))
-        .arg("-o")
-        .args([output.as_os_str(), source.as_ref()])
-        .status()
-        .map_err(|error| format!("{}: {error}; install the CUDA toolkit or set CUDA_HOME", nvcc.display()))?;
-    if !status.success() {
-        return Err(format!("nvcc could not compile {source} for capability {capability}").into());
+    for (source, name) in [("src/mlp/cuda/kernels.cu", "mlp.fatbin"), ("src/ops/kernels.cu", "ops.fatbin")] {
+        println!("cargo::rerun-if-changed={source}");
+        let output = PathBuf::from(env::var("OUT_DIR")?).join(name);
+        let status = Command::new(&nvcc)
+            .args(["-fatbin", "-O3", "-std=c++17", "-Xptxas", "-warn-spills"])
+            .arg(format!("-gencode=arch=compute_{capability},code=[sm_{capability},compute_{capability}]"))
+            .arg("-o")
+            .args([output.as_os_str(), source.as_ref()])
+            .status()
+            .map_err(|error| format!("{}: {error}; install the CUDA toolkit or set CUDA_HOME", nvcc.display()))?;
+        if !status.success() {
+            return Err(format!("nvcc could not compile {source} for capability {capability}").into());
+        }
     }
     Ok(())
 }

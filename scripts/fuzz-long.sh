@@ -10,6 +10,6 @@ shift
 names=(${*:-$(targets)})
 seconds=$((minutes * 60 / ${#names[@]}))
 build
-export -f fuzz
+export binaries && export -f fuzz run
 printf '%s\n' "${names[@]}" | xargs -P 2 -I '{}' bash -c "set -euo pipefail; fuzz {} $seconds" &&
     echo "every target held: ${#names[@]} times $seconds seconds"

@@ -1,27 +1,50 @@
 //! What this executable can do when it is launched as an agent or a segment.
 
 use glasshouse_attest::software::{RuntimeStateCell, SoftwareAttestor, harden};
+use glasshouse_attest::tee::TeeAttestor;
 use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::host_memory::HostZeroizer;
-use glasshouse_core::traits::Device;
-use glasshouse_provider::Registry;
-use glasshouse_train::MlpWorkload;
+use glasshouse_core::traits::{AttestError, Device};
+use glasshouse_provider::{Registry, SegmentContext};
+use glasshouse_train::{MlpWorkload, QwenLora};
 
-/// The MLP, the software attestor and the host zeroizer.
+/// The MLP, Qwen LoRA, the attestors and the host zeroizer. Which attestor is made is the owner's verifier's to say; one
+/// for which the machine has no TEE says so.
 pub fn registry() -> Registry {
     let registry = Registry::new()
         .workload(MlpWorkload::new)
+        .workload(QwenLora::new)
         .attestor(EvidenceKind::Software, |context| {
-            harden(context.anti_debug)?;
-            let state = RuntimeStateCell::new();
-            let follower = state.clone();
-            context.on_state(move |next| {
-                follower.enter(next);
-            });
+            let state = hardened(context)?;
             Ok(SoftwareAttestor::new(state)?.image_digest(context.image_digest))
         })
+        .attestor(EvidenceKind::Tdx, |context| with_gpus(TeeAttestor::tdx(hardened(context)?)?, context))
+        .attestor(EvidenceKind::SevSnp, |context| with_gpus(TeeAttestor::sev_snp(hardened(context)?)?, context))
         .zeroizer(|_device: Device| Some(HostZeroizer::new()));
     with_gpu(registry)
+}
+
+/// Hardens the process, and follows its state from then on.
+fn hardened(context: &SegmentContext) -> Result<RuntimeStateCell, AttestError> {
+    harden(context.anti_debug)?;
+    let state = RuntimeStateCell::new();
+    let follower = state.clone();
+    context.on_state(move |next| {
+        follower.enter(next);
+    });
+    Ok(state)
+}
+
+#[cfg(feature = "nvml")]
+fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttestor, AttestError> {
+    use glasshouse_attest::tee::NvmlGpus;
+    let gpus = NvmlGpus::load().map_err(|why| AttestError::Failed { what: "NVIDIA's driver", why })?;
+    Ok(attestor.image_digest(context.image_digest).gpus(Box::new(gpus)))
+}
+
+#[cfg(not(feature = "nvml"))]
+fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttestor, AttestError> {
+    Ok(attestor.image_digest(context.image_digest))
 }
 
 #[cfg(feature = "cuda")]

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::traits::LabelledClaim;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -14,6 +15,7 @@ const QUOTED: usize = 300;
 /// the direction of what follows.
 pub fn one_line(text: &str, limit: usize) {
     assert!(text.chars().count() <= limit, "{} characters: {:.400}", text.chars().count(), text);
+    assert!(!text.contains('\n'), "several lines: {text:.400}");
     lines(text);
 }
 
@@ -28,13 +30,26 @@ fn printable(c: char) -> bool {
     !c.is_control() && !turns
 }
 
-/// A refusal has a code of this crate's, quotes no more than its limit, and is fit for a terminal.
+/// A refusal has a code of the core's, quotes no more than its limit, and is fit for a terminal.
 pub fn refusal(refusal: &Refusal) {
-    assert!(Code::ALL.contains(&refusal.code), "{}", refusal.code);
-    assert!(refusal.advice.is_some());
+    refusal_of(refusal, Code::ALL);
+}
+
+/// As [`refusal`], of a verifier whose codes are these.
+pub fn refusal_of(refusal: &Refusal, known: &[Code]) {
+    assert!(known.contains(&refusal.code), "{refusal}");
+    assert!(refusal.advice.is_some(), "{refusal}");
     one_line(&refusal.expected, QUOTED);
     one_line(&refusal.seen, QUOTED);
     one_line(&refusal.to_string(), 1000);
+}
+
+/// Claims are fit for a terminal, and short but for a list of advisories.
+pub fn labelled(claims: &[LabelledClaim]) {
+    for claim in claims {
+        one_line(&claim.name, QUOTED);
+        one_line(&claim.value, if claim.name == "intel-tcb-advisories" { usize::MAX } else { QUOTED });
+    }
 }
 
 /// What was read says all that stood there, writes itself, and reads back as the same.

@@ -9,12 +9,12 @@ pub mod keys;
 pub mod targets;
 
 // The agent's messages, compiled in from the provider's sources: the crate itself would bring axum, reqwest and TLS.
-#[path = "../../glasshouse-provider/src/bundle.rs"]
-#[allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
-mod bundle;
 #[path = "../../glasshouse-provider/src/frames.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 mod frames;
+#[path = "../../glasshouse-provider/src/raw.rs"]
+#[allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
+mod raw;
 #[path = "../../glasshouse-provider/src/wire/mod.rs"]
 #[allow(dead_code, unused_imports, unreachable_pub, missing_docs)]
 mod wire;

@@ -11,9 +11,11 @@
 //! | [`tokens`] | tokens of Google Confidential Space (`CpuTee`) and of NVIDIA's remote attestation service |
 //! | [`nvidia`] | GPU and NVSwitch reports with their reference manifests, offline; on top of a CPU TEE `CpuTeeGpuCc` |
 //!
-//! [`corpus`] holds all of them to files of real evidence; [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
+//! [`tee`] is the attestor on machines that have them, [`hardware`] composes them into the [`Verifier`](glasshouse_core::traits::Verifier) of a session, and [`collateral`] keeps what that needs. [`corpus`] holds all of them to files of real evidence; [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
 
+pub mod collateral;
 pub mod corpus;
+pub mod hardware;
 pub mod json;
 pub mod jws;
 pub mod nvidia;
@@ -23,6 +25,7 @@ pub mod snp;
 pub mod software;
 pub mod tamper;
 pub mod tdx;
+pub mod tee;
 pub mod tokens;
 pub mod x509;
 

@@ -1,4 +1,11 @@
 //! What a quote's 64 bytes of report data are held against.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use glasshouse_core::fixed::Digest64;
 use glasshouse_core::refusal::{Code, Refusal};

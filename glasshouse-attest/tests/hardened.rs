@@ -73,6 +73,8 @@ fn holds_from_inside_and_outside(program: &Program, user: Option<u32>) {
 
 /// In the child: everything an attestor does still works after hardening, also without privileges.
 fn hold() {
+    // As in a segment: first of all, and then by its attestor, who must still find out what was preloaded.
+    glasshouse_core::anti_debug::apply().unwrap();
     let applied = harden(AntiDebugLevel::Basic).unwrap();
     assert_eq!(applied, read_back().unwrap());
     assert_eq!(applied.level, AntiDebugLevel::Basic);
@@ -126,6 +128,7 @@ fn keeps_the_contracts(attestor: &SoftwareAttestor, claims: &Claims, quote: &Cpu
 }
 
 fn preloaded() {
+    glasshouse_core::anti_debug::apply().unwrap();
     let error = harden(AntiDebugLevel::Basic).unwrap_err();
     assert!(error.to_string().contains("preload"), "{error}");
     assert_eq!(read_back().unwrap().level, AntiDebugLevel::Off);

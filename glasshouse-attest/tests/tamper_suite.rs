@@ -4,21 +4,21 @@
 use std::collections::BTreeSet;
 
 use glasshouse_attest::software::harden;
-use glasshouse_attest::tamper::{SuiteError, run, scenarios};
+use glasshouse_attest::tamper::{Outcome, SuiteError, run, run_with, scenarios};
 use glasshouse_core::claims::AntiDebugLevel;
 
 fn main() {
     assert!(matches!(run(), Err(SuiteError::NotHardened)), "it measures its own process");
     harden(AntiDebugLevel::Basic).expect("hardened");
-    let report = run().expect("the suite runs");
+    let hardware = glasshouse_attest_gen::tamper::scenarios();
+    let report = run_with(&hardware).expect("the suite runs");
     println!("{report}");
     assert!(report.is_clean(), "{report}");
 
-    let count = scenarios().len();
-    let distinct = |of: fn(&'static glasshouse_attest::tamper::Scenario) -> String| {
-        scenarios().into_iter().map(of).collect::<BTreeSet<_>>().len()
-    };
+    let count = report.scenarios.len();
+    assert_eq!(count, scenarios().len() + hardware.len());
+    let distinct = |of: fn(&Outcome) -> String| report.scenarios.iter().map(of).collect::<BTreeSet<_>>().len();
     assert_eq!(distinct(|scenario| scenario.expected.to_string()), count, "each has a code of its own");
     assert_eq!(distinct(|scenario| scenario.name.to_owned()), count);
-    assert!(count >= 29, "the nine and twenty more, not {count}");
+    assert!(count >= 42, "the nine, twenty more, and the hardware's thirteen, not {count}");
 }

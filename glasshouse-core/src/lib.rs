@@ -2,11 +2,13 @@
 //!
 //! Sans-I/O: sessions take and give messages and take the clock as an argument. No HTTP, no async runtime, no tensors.
 
+pub mod anti_debug;
 pub mod channel;
 pub mod claims;
 pub mod clock;
 #[cfg(any(test, doc, feature = "contract-tests"))]
 pub mod contract;
+pub mod durable;
 pub mod evidence;
 pub mod fixed;
 pub mod gate;

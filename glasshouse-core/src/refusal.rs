@@ -226,7 +226,12 @@ impl Refusal {
 
 /// What a peer wrote, fit for a terminal and a log: nothing but printable characters, no more than 300 of them.
 pub fn one_line(text: &str) -> String {
-    text.chars().map(|c| if printable(c) { c } else { '?' }).take(300).collect()
+    clipped(text, 300)
+}
+
+/// The same, with no more than `limit` characters.
+pub(crate) fn clipped(text: &str, limit: usize) -> String {
+    text.chars().map(|c| if printable(c) { c } else { '?' }).take(limit).collect()
 }
 
 /// Neither a control character nor one that cannot be seen and changes how what follows is read.

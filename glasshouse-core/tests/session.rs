@@ -5,7 +5,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{World, now};
+use common::{LEASE_SECONDS, World, now};
 use glasshouse_core::channel::{Command, EventBody, Outcome};
 use glasshouse_core::claims::{Assurance, RuntimeState};
 use glasshouse_core::gate::{FileGateStore, MemoryGateStore};
@@ -184,4 +184,46 @@ fn a_lease_ends_by_its_own_clock() {
     let mut late = now(3601);
     late.boot += Duration::from_secs(1);
     assert_eq!(grant.lease.check(0, late).unwrap_err().code, Code::LEASE_EXPIRED);
+}
+
+#[test]
+fn a_release_that_was_held_back_is_not_opened() {
+    let world = World::new();
+    let ttl = LEASE_SECONDS;
+    let held_back = |come: glasshouse_core::clock::Now| {
+        let world = world.again(Arc::new(MemoryGateStore::default()));
+        let (mut owner, mut runtime) = (world.owner(), world.runtime());
+        let challenge = owner.challenge(now(1000)).unwrap();
+        let evidence = runtime.challenge(&challenge, &world.attestor, now(1000)).unwrap();
+        let release = owner.evidence(&evidence, now(1000)).unwrap();
+        let grant = runtime.release(&release, come).map_err(|error| match error {
+            glasshouse_core::segment::SegmentError::Refused(refusal) => refusal.code,
+            other => panic!("{other}"),
+        });
+        grant.map(|mut grant| grant.lease.check(0, come).unwrap())
+    };
+    held_back(now(1000 + ttl)).unwrap();
+    // With the wall clock held still, and with the boot clock of a machine that slept no second.
+    let (mut stopped, mut slow) = (now(1001 + ttl), now(1001 + ttl));
+    stopped.wall = now(1000).wall;
+    slow.boot = now(1000).boot;
+    for late in [now(1001 + ttl), stopped, slow] {
+        assert_eq!(held_back(late), Err(Code::LEASE_EXPIRED));
+    }
+    let mut back = now(1001);
+    back.wall = now(800).wall;
+    assert_eq!(held_back(back), Err(Code::CLOCK_SET_BACK));
+}
+
+#[test]
+fn the_lease_runs_from_the_evidence_not_from_the_release() {
+    let world = World::new();
+    let ttl = LEASE_SECONDS;
+    let (mut owner, mut runtime) = (world.owner(), world.runtime());
+    let challenge = owner.challenge(now(0)).unwrap();
+    let evidence = runtime.challenge(&challenge, &world.attestor, now(0)).unwrap();
+    let release = owner.evidence(&evidence, now(20)).unwrap();
+    let mut lease = runtime.release(&release, now(ttl - 1)).unwrap().lease;
+    lease.check(0, now(ttl)).unwrap();
+    assert_eq!(lease.check(0, now(ttl + 1)).unwrap_err().code, Code::LEASE_EXPIRED);
 }

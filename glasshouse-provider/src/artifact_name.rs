@@ -8,10 +8,11 @@
 )]
 
 /// Files that the owner writes beside artifacts, in the same folder or one that people put there.
-const OWNERS: [&str; 8] = [
+const OWNERS: [&str; 9] = [
     "evidence.json",
     "recovered.json",
     "overhead.json",
+    "gate",
     "gate.pub",
     "gate.key",
     "gate.store",

@@ -28,10 +28,19 @@ pub(crate) const ARTIFACT_PIECE: usize = 1 << 20;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum ToSegment {
     Start(SegmentStart),
-    Challenge(Blob),
-    Release(Blob),
+    /// Questions have numbers, and answers say which one they are for.
+    Challenge {
+        question: u64,
+        challenge: Blob,
+    },
+    Release {
+        question: u64,
+        release: Blob,
+    },
     Command(Blob),
-    Ack { through: u64 },
+    Ack {
+        through: u64,
+    },
 }
 
 /// What a segment is told at its start.
@@ -41,6 +50,7 @@ pub(crate) struct SegmentStart {
     pub(crate) id: SegmentId,
     pub(crate) mode: SegmentMode,
     pub(crate) session: Nonce32,
+    pub(crate) boot: Nonce32,
     pub(crate) attestor: EvidenceKind,
     pub(crate) gate_key: PublicKey32,
     pub(crate) image_digest: Option<Digest32>,
@@ -54,10 +64,10 @@ pub(crate) struct SegmentStart {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum FromSegment {
     Step(StepMark),
-    Evidence(Blob),
-    Released,
-    /// The segment refused the challenge or the release that it was last given.
-    Refused(Refusal),
+    Answer {
+        question: u64,
+        answer: Answer,
+    },
     Record {
         seq: u64,
         record: Blob,
@@ -69,6 +79,15 @@ pub(crate) enum FromSegment {
     },
     /// Why it ends, for people.
     Ending(String),
+}
+
+/// What a segment answers to a challenge or a release.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Answer {
+    Evidence(Blob),
+    Released,
+    Refused(Refusal),
 }
 
 /// One message as it is written.

@@ -5,16 +5,19 @@
 
 mod agent;
 mod artifact_name;
-mod bundle;
 pub mod client;
 mod clock;
 mod frames;
 mod gpu_models;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod image;
 pub mod local;
 mod measurement;
 pub mod memory;
 mod plan;
+mod progress;
+mod raw;
 mod rest;
 pub mod roles;
 pub mod run;
@@ -31,7 +34,8 @@ pub use memory::MemoryProvider;
 pub use plan::Plan;
 pub use rest::{ConfigError, Pacing};
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
-pub use run::{OverheadRun, ProtectedRun};
+pub use run::{OverheadRun, ProtectedRun, RawRun};
 pub use runpod::RunPodProvider;
+pub use segment::PUBLIC_INPUTS_VARIABLE;
 pub use slurm::SlurmProvider;
 pub use vast::VastProvider;

@@ -35,6 +35,15 @@ impl GpuIdentity {
     }
 }
 
+/// candle's first CUDA device, on a stream of its own that all work of a run shares, without events, and with a memory
+/// pool that keeps what was freed.
+///
+/// # Errors
+/// [`WorkloadError::Device`] when there is no device.
+pub fn candle_device() -> Result<candle_core::Device, WorkloadError> {
+    crate::mlp::candle_device()
+}
+
 fn failed(what: &str, error: &dyn std::error::Error) -> WorkloadError {
     WorkloadError::Device { what: what.to_owned(), why: error.to_string() }
 }

@@ -2,8 +2,15 @@
 //!
 //! Raw and protected runs call exactly the same code here, and one binary on one device gives the same bits every time.
 
+pub mod data;
+pub mod finetune;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 pub mod mlp;
+pub mod ops;
+pub mod qwen;
 
+mod rng;
+
+pub use finetune::QwenLora;
 pub use mlp::{MlpConfig, MlpWorkload};

@@ -2,17 +2,20 @@
 
 use std::fmt::Debug;
 
+use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::protocol::decode;
+use glasshouse_core::secret::Secret;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::mode;
-use crate::bundle;
 use crate::check;
 use crate::frames::{FromSegment, ToSegment, encode, read};
+use crate::raw::RawOrder;
 use crate::wire::{AckRequest, Hello, PackageStatus, RecordsPage, SegmentStatus, StartSegment, WireError};
 
 /// `a` to `f`: bodies of requests and answers. `g`: an agent's error. `h`, `i`: frames of a segment's pipe. `j`: the
-/// inputs of a raw segment.
+/// order of a raw segment.
 pub fn run(data: &[u8]) {
     match mode(data) {
         Some((b'a', bytes)) => body::<Hello>(bytes),
@@ -24,7 +27,7 @@ pub fn run(data: &[u8]) {
         Some((b'g', bytes)) => error(bytes),
         Some((b'h', bytes)) => frames::<ToSegment>(bytes),
         Some((b'i', bytes)) => frames::<FromSegment>(bytes),
-        Some((b'j', bytes)) => raw_inputs(bytes),
+        Some((b'j', bytes)) => raw_order(bytes),
         _ => {}
     }
 }
@@ -56,13 +59,9 @@ fn frames<T: DeserializeOwned + Serialize>(mut bytes: &[u8]) {
     }
 }
 
-fn raw_inputs(bytes: &[u8]) {
-    let Ok(bundle) = bundle::read(bytes, bytes.len() as u64) else { return };
-    let contents: usize = bundle.entries.values().map(|entry| entry.len()).sum();
-    assert!(contents < bytes.len());
-    let mut written = Vec::new();
-    bundle::write(&bundle.entries, &bundle.public_inputs, &mut written).unwrap();
-    let again = bundle::read(written.as_slice(), written.len() as u64).unwrap();
-    assert!(again.entries.iter().map(|(n, c)| (n, &**c)).eq(bundle.entries.iter().map(|(n, c)| (n, &**c))));
-    assert_eq!(again.public_inputs, bundle.public_inputs);
+/// Read as a segment reads it, and opened by who has the wrong launch secret.
+fn raw_order(bytes: &[u8]) {
+    let Ok(order) = decode::<RawOrder>("raw order", bytes, RawOrder::LIMIT) else { return };
+    check::faithful(&order, bytes);
+    assert!(order.open(&Secret::take(&mut [1; 32]), &Nonce32::from([2; 32])).is_err());
 }

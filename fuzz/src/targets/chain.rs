@@ -14,7 +14,7 @@ use glasshouse_core::transcript::{Transcript, sha384};
 
 use super::line;
 use crate::check;
-use crate::keys::{OTHER, SESSION, secret};
+use crate::keys::{BOOT, OTHER, SESSION, secret};
 
 /// A runtime that holds its keys and tells lies. Each line is one event: a letter whose bits choose what is wrong with
 /// its header, then its body. After `!` the last accepted event comes again; after `?` a record is replayed, early,
@@ -53,12 +53,13 @@ struct World {
 impl World {
     fn new() -> Self {
         let launch_secret = secret(9);
-        let launch = LaunchKeys::new(&launch_secret, SESSION);
+        let bound = Transcript::new("gh/raw-keys/1").fixed(SESSION).fixed(BOOT).sha256();
+        let launch = LaunchKeys::new(&launch_secret, bound);
         let signer = SigningSecret::from_seed(launch.derive("gh/raw/events/1"));
         let genesis = raw_genesis(&SESSION);
         Self {
             record_key: launch.derive("gh/raw/runtime-to-owner/1"),
-            owner: OwnerChannel::raw(&launch_secret, SESSION),
+            owner: OwnerChannel::raw(&launch_secret, SESSION, &BOOT),
             chain: ChainVerifier::new(SESSION, signer.public(), genesis),
             signer,
             previous: genesis,

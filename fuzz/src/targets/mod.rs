@@ -2,14 +2,22 @@
 //! a letter so that corpora can be looked at.
 
 pub mod agent;
+pub mod appraisal;
 pub mod chain;
 pub mod container;
+pub mod dcap;
 pub mod jwt;
 pub mod manifest;
+pub mod nvidia;
 pub mod overhead;
 pub mod package;
 pub mod record;
+pub mod rim;
+pub mod session;
+pub mod snp;
+pub mod tokens;
 pub mod wire;
+pub mod x509;
 
 /// The first byte, and what follows it.
 fn mode(data: &[u8]) -> Option<(u8, &[u8])> {

@@ -66,6 +66,13 @@ impl Corpus {
         &self.cases
     }
 
+    /// The same cases, all at this time instead of their own.
+    #[must_use]
+    pub fn at(mut self, at: UnixMillis) -> Self {
+        self.cases.iter_mut().for_each(|case| case.at = at);
+        self
+    }
+
     /// Runs one of its cases.
     pub fn run_case(&self, case: &Case) -> CaseReport {
         let outcome = kinds::run(case, &self.folder);

@@ -1,5 +1,6 @@
 use glasshouse_core::evidence::DeviceKind;
 use glasshouse_core::fixed::Digest48;
+use glasshouse_core::refusal::one_line;
 use glasshouse_core::traits::{ClaimSource, LabelledClaim};
 use serde::Serialize;
 
@@ -62,7 +63,7 @@ impl DeviceClaims {
         let mut claims = Vec::new();
         let mut push = |what: &str, value: String| {
             let name = format!("{}-{}-{what}", self.kind.as_str(), self.serial);
-            claims.push(LabelledClaim { name, value, source: ClaimSource::HardwareVerified });
+            claims.push(LabelledClaim { name, value: one_line(&value), source: ClaimSource::HardwareVerified });
         };
         push("chip", self.chip.clone());
         push("device-serial", self.device_serial.clone());

@@ -78,6 +78,15 @@ impl Certificate {
         common_name(self.tbs.issuer())
     }
 
+    pub(super) fn subject_der(&self) -> Option<Vec<u8>> {
+        self.tbs.subject().to_der().ok()
+    }
+
+    /// Serial number, as DER has it.
+    pub(super) fn serial(&self) -> &[u8] {
+        self.tbs.serial_number().as_bytes()
+    }
+
     pub(super) fn names_issuer(&self, issuer: &Self) -> bool {
         matches!((self.tbs.issuer().to_der(), issuer.tbs.subject().to_der()), (Ok(a), Ok(b)) if a == b)
     }
@@ -200,7 +209,7 @@ fn rsa_numbers(der: &[u8]) -> x509_cert::der::Result<(UintRef<'_>, UintRef<'_>)>
     Ok(numbers)
 }
 
-fn is_pss_sha384(algorithm: &AlgorithmIdentifierOwned) -> bool {
+pub(super) fn is_pss_sha384(algorithm: &AlgorithmIdentifierOwned) -> bool {
     let Some(parameters) = algorithm.parameters.as_ref().map(AnyRef::from) else { return false };
     let trailer = parameters.value().strip_prefix(&PSS_PARAMETERS);
     algorithm.oid == RSASSA_PSS && trailer.is_some_and(|t| t.is_empty() || t == TRAILER_FIELD)

@@ -29,6 +29,10 @@ codes! {
     CHAIN = "chain", "only certificates under AMD's ARK-Milan, ARK-Genoa and ARK-Turin count";
     /// A certificate of the chain is not valid at the time of appraisal.
     CERTIFICATE_VALIDITY = "certificate-validity", "check the clock that was passed in, and fetch the VCEK again";
+    /// A certificate of the chain is revoked.
+    REVOKED = "revoked", "AMD no longer vouches for this issuer; use another platform";
+    /// A revocation list cannot be used, or one that the policy needs was not passed.
+    CRL = "crl", "fetch AMD's revocation list and chain of this product again";
     /// The chain is of another product than the report's processor.
     PRODUCT = "product", "pass the VCEK of the processor that made the report";
     /// The report does not carry the expected report data.

@@ -7,7 +7,8 @@
 //! and certificate and the policy's floor, debugging, migration, further bits of the guest's policy. Each check refuses
 //! with its own code of [`codes`]. Clock and roots are arguments; no network, no file, no clock is touched.
 //!
-//! Not covered: revocation of ASK and ASVK (AMD's CRL), and mitigation vectors of version 5.
+//! [`SnpVerifier::verify_unrevoked`] also looks issuers up in AMD's revocation lists, right after validity. Not covered:
+//! mitigation vectors of version 5.
 //!
 //! The crate `sev` parses before it verifies, reads versions that it does not know as version 5, checks neither validity
 //! nor chip nor TCB, and is of the dependency generation before this workspace's; hence the parser here.
@@ -33,10 +34,12 @@
 mod certificate;
 mod claims;
 pub mod codes;
+mod crl;
 mod known;
 mod policy;
 mod report;
 mod roots;
+mod table;
 mod tcb;
 mod verifier;
 
@@ -44,5 +47,6 @@ pub use claims::SnpClaims;
 pub use policy::SnpPolicy;
 pub use report::{GuestPolicy, REPORT_LENGTH, Report, SignedReport, SigningKey};
 pub use roots::SnpRoots;
+pub use table::CertificateTable;
 pub use tcb::{Product, Tcb, TcbBytes};
 pub use verifier::{SnpEvidence, SnpVerifier};

@@ -28,6 +28,8 @@ pub struct SnpPolicy {
     pub require_single_socket: bool,
     /// Only guests whose DRAM ciphertext is hidden from the host.
     pub require_ciphertext_hiding: bool,
+    /// Only chains whose root comes with a revocation list.
+    pub require_crl: bool,
     /// Accepts guests that a migration agent may move.
     pub allow_migration: bool,
     /// Accepts platforms that mask their chip's identity, where the key is a VCEK.

@@ -72,15 +72,18 @@ impl SnpRoots {
         Err(refused(format!("a certificate whose signature does not verify with the key of {name:?}")))
     }
 
+    /// The pinned roots, product by product.
+    pub(crate) fn pinned(&self) -> impl Iterator<Item = (Product, Digest48)> {
+        self.roots.iter().map(|(product, root)| (*product, *root))
+    }
+
     fn through_chain(
         &self,
         vek: &Certificate,
         chain: &[Certificate],
         (product, signs): (Product, SigningKey),
     ) -> Result<Issuer, String> {
-        let find = |child: &Certificate| chain.iter().find(|issuer| child.names_issuer(issuer));
-        let issuer = find(vek).ok_or_else(|| format!("a chain without {:?}", vek.issuer()))?;
-        let root = find(issuer).ok_or_else(|| format!("a chain without {:?}", issuer.issuer()))?;
+        let [issuer, root] = upwards(vek, chain)?;
         self.under_root(issuer, root, (product, signs))
     }
 
@@ -106,6 +109,14 @@ impl SnpRoots {
         let validity = vec![issuer.validity(), root.validity()];
         Ok(Issuer { product, signs, validity, key })
     }
+}
+
+/// The certificates above a VCEK or VLEK, by name.
+pub(super) fn upwards<'a>(vek: &Certificate, chain: &'a [Certificate]) -> Result<[&'a Certificate; 2], String> {
+    let find = |child: &Certificate| chain.iter().find(|issuer| child.names_issuer(issuer));
+    let issuer = find(vek).ok_or_else(|| format!("a chain without {:?}", vek.issuer()))?;
+    let root = find(issuer).ok_or_else(|| format!("a chain without {:?}", issuer.issuer()))?;
+    Ok([issuer, root])
 }
 
 /// A key that certifies VCEKs or VLEKs, and leads to a pinned root.

@@ -25,7 +25,7 @@ impl Product {
     }
 
     /// The product of a processor by its combined family and model (AMD 57230, section on VCEK product names).
-    pub(super) const fn of_cpuid(family: u8, model: u8) -> Option<Self> {
+    pub(crate) const fn of_cpuid(family: u8, model: u8) -> Option<Self> {
         match (family, model) {
             (0x19, 0x00..=0x0f) => Some(Self::Milan),
             (0x19, 0x10..=0x1f | 0xa0..=0xaf) => Some(Self::Genoa),

@@ -7,9 +7,10 @@ use glasshouse_core::refusal::Refusal;
 use super::certificate::Certificate;
 use super::claims::SnpClaims;
 use super::codes::{self, refuse};
+use super::crl;
 use super::policy::SnpPolicy;
 use super::report::{Report, SignedReport, SigningKey};
-use super::roots::{Issuer, SnpRoots};
+use super::roots::{Issuer, SnpRoots, upwards};
 use super::tcb::{Product, Tcb};
 use crate::report_data::ReportData;
 
@@ -42,13 +43,28 @@ impl SnpVerifier {
         &self.policy
     }
 
-    /// Verifies one report.
+    /// Verifies one report, without revocation lists.
     ///
     /// # Errors
     /// A refusal with a code of [`codes`]: the first check that does not hold.
     pub fn verify(
         &self,
         evidence: SnpEvidence<'_>,
+        report_data: ReportData<'_>,
+        at: UnixMillis,
+    ) -> Result<SnpClaims, Refusal> {
+        self.verify_unrevoked(evidence, &[], report_data, at)
+    }
+
+    /// Verifies one report, and that no certificate of its chain is in a revocation list (DER) of its root. Lists of
+    /// other roots are passed over; where there are lists or the policy asks for one, the chain must be passed.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_unrevoked(
+        &self,
+        evidence: SnpEvidence<'_>,
+        crls: &[&[u8]],
         report_data: ReportData<'_>,
         at: UnixMillis,
     ) -> Result<SnpClaims, Refusal> {
@@ -61,6 +77,7 @@ impl SnpVerifier {
         let parts = authentic(evidence.report, &vek)?;
         let issuer = self.roots.issuer_of(&vek, &chain)?;
         check_validity(&vek, &issuer, at)?;
+        self.check_revocation(&vek, &chain, crls, at)?;
 
         let malformed = |seen| refuse(codes::REPORT_MALFORMED, "a report of version 2 to 5", seen);
         let report = Report::parse(parts.signed).map_err(malformed)?;
@@ -76,6 +93,22 @@ impl SnpVerifier {
         let tcb = self.check_tcb(&report, &vek, issuer.product)?;
         self.check_guest_policy(&report)?;
         Ok(SnpClaims { product: issuer.product, tcb, measured, report })
+    }
+
+    fn check_revocation(
+        &self,
+        vek: &Certificate,
+        chain: &[Certificate],
+        crls: &[&[u8]],
+        at: UnixMillis,
+    ) -> Result<(), Refusal> {
+        let needed = self.policy.require_crl;
+        if crls.is_empty() && !needed {
+            return Ok(());
+        }
+        let absent = |seen| refuse(codes::CRL, "the chain whose root signed the revocation list", seen);
+        let [issuer, root] = upwards(vek, chain).map_err(absent)?;
+        crl::check([vek, issuer, root], crls, needed, at)
     }
 
     fn check_chip(&self, report: &Report, vek: &Certificate, product: Product) -> Result<(), Refusal> {

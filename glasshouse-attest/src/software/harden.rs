@@ -1,9 +1,8 @@
 //! Anti-debug: applied once per process, and read back from the kernel each time it is claimed.
 //!
-//! `PR_SET_DUMPABLE` 0 is what counts: no core dump is written (a pipe in `core_pattern` ignores `RLIMIT_CORE`), and
-//! another process needs `CAP_SYS_PTRACE` to attach or to read `/proc/PID/mem`. It also gives `/proc/self` to root, so a
-//! process that is not root can no longer read its own `environ`: that is read before. Root on the same kernel is not
-//! stopped by any of this; it is why this evidence is `SelfReported`.
+//! What is applied, and why it is enough, stands in [`glasshouse_core::anti_debug`]; roles of a run apply it before they
+//! read their launch, and hardening again changes nothing. Root on the same kernel is not stopped by any of this; it is why
+//! this evidence is `SelfReported`.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -14,14 +13,12 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use glasshouse_core::anti_debug::{self, preloaded_at_start};
 use glasshouse_core::claims::{ANTI_DEBUG_PROFILE, AntiDebug, AntiDebugLevel};
 use glasshouse_core::traits::AttestError;
-use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, set_dumpable_behavior, setrlimit,
-};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit};
 
 /// Applies a level to this process, for good, and reads it back. Call it first thing in a runtime, before any secret is
 /// in memory and before privileges are dropped. `Off` applies nothing. Children inherit it until they `exec`.
@@ -31,9 +28,7 @@ use rustix::process::{
 pub fn harden(level: AntiDebugLevel) -> Result<AntiDebug, AttestError> {
     let _ = preloaded_at_start();
     if level >= AntiDebugLevel::Basic {
-        let none = Rlimit { current: Some(0), maximum: Some(0) };
-        setrlimit(Resource::Core, none).map_err(|error| not_hardened("core limit", error))?;
-        set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| not_hardened("dumpable", error))?;
+        anti_debug::apply().map_err(|e| AttestError::NotHardened { check: e.check, why: e.error.to_string() })?;
     }
     APPLIED.fetch_max(rank(level), Ordering::SeqCst);
     let now = read_back()?;
@@ -134,21 +129,6 @@ fn is_preloaded() -> Result<bool, AttestError> {
     Ok(set_now || file || preloaded_at_start())
 }
 
-/// A program may take `LD_PRELOAD` out of its own environment, and so may what was preloaded; the kernel's copy stays.
-/// Read once, while the process is still dumpable. Counts as preloaded when it cannot be read.
-fn preloaded_at_start() -> bool {
-    static AT_START: OnceLock<bool> = OnceLock::new();
-    *AT_START.get_or_init(|| fs::read("/proc/self/environ").map_or(true, |environ| sets_preload(&environ)))
-}
-
-fn sets_preload(environ: &[u8]) -> bool {
-    environ.split(|byte| *byte == 0).any(|entry| {
-        [b"LD_PRELOAD=".as_slice(), b"LD_AUDIT="]
-            .iter()
-            .any(|name| entry.strip_prefix(*name).is_some_and(|value| !value.is_empty()))
-    })
-}
-
 /// glibc's format: names apart by blanks or colons, `#` to the end of the line is a comment.
 fn names_a_library(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n')
@@ -164,10 +144,6 @@ fn ptrace_scope() -> Result<Option<u8>, AttestError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable("ptrace_scope", error)),
     }
-}
-
-fn not_hardened(check: &'static str, error: rustix::io::Errno) -> AttestError {
-    AttestError::NotHardened { check, why: io::Error::from(error).to_string() }
 }
 
 fn unreadable(what: &'static str, error: impl Into<io::Error>) -> AttestError {
@@ -211,8 +187,6 @@ mod tests {
         assert_eq!(tracer_pid("TracerPid:\t4711"), Some(4711));
         assert_eq!(tracer_pid("TracerPid:\tno"), None);
         assert_eq!(tracer_pid("XTracerPid:\t0"), None);
-        assert!(sets_preload(b"A=1\0LD_PRELOAD=/x.so\0") && sets_preload(b"LD_AUDIT=x"));
-        assert!(!sets_preload(b"LD_PRELOAD=\0XLD_PRELOAD=/x.so\0LD_LIBRARY_PATH=/x\0"));
         assert!(names_a_library(b"# none\n /lib/x.so\n") && !names_a_library(b"# /lib/x.so\n \t\n:\n"));
     }
 

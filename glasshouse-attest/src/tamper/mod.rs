@@ -8,6 +8,7 @@
 //! The suite runs on real measurements, so the process that runs it must be hardened
 //! ([`harden`](crate::software::harden)) like a runtime.
 
+mod chain;
 mod channel;
 mod evidence;
 mod liar;
@@ -73,17 +74,53 @@ pub struct Scenario {
     run: fn(&World) -> Result<Attempt, SuiteError>,
 }
 
+/// An attack on a world that it brings itself: for suites with evidence that this crate cannot make.
+pub struct OwnWorld {
+    /// What it is called.
+    pub name: &'static str,
+    /// What the attacker has and does.
+    pub attacker: &'static str,
+    /// Who must refuse it.
+    pub refused_by: RefusedBy,
+    /// The code that it must be refused with.
+    pub expected: Code,
+    /// The attack.
+    pub run: fn() -> Result<Attempt, SuiteError>,
+}
+
 /// What became of an attack.
-enum Attempt {
+pub enum Attempt {
     /// It was refused, and this tells whether a key left all the same.
-    Refused { refusal: Refusal, key_left: bool },
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// Whether a key left.
+        key_left: bool,
+    },
     /// It was not refused.
     Accepted,
 }
 
 impl Attempt {
+    /// The same attack at every place where it can be made, each refused with `code`; the first one that is not is what
+    /// counts.
+    fn everywhere<const N: usize>(code: &Code, attempts: [Self; N]) -> Self {
+        let held = |attempt: &Self| matches!(attempt, Self::Refused { refusal, .. } if refusal.code == *code);
+        let mut last = Self::Accepted;
+        for attempt in attempts {
+            if !held(&attempt) {
+                return attempt;
+            }
+            last = attempt;
+        }
+        last
+    }
+
     /// An attack that no key could leave by, as the result of the call that should refuse it.
-    fn of<T, E: Into<SuiteError>>(result: Result<T, E>) -> Result<Self, SuiteError> {
+    ///
+    /// # Errors
+    /// The call's, where it is no refusal.
+    pub fn of<T, E: Into<SuiteError>>(result: Result<T, E>) -> Result<Self, SuiteError> {
         match result.map_err(Into::into) {
             Ok(_) => Ok(Self::Accepted),
             Err(SuiteError::Refused(refusal)) => Ok(Self::Refused { refusal, key_left: false }),
@@ -142,8 +179,18 @@ impl From<SegmentError> for SuiteError {
 
 /// Every scenario: the nine published ones first.
 pub fn scenarios() -> Vec<&'static Scenario> {
-    [published::ALL, evidence::ALL, tokens::ALL, messages::ALL, release::ALL, package::ALL, channel::ALL, record::ALL]
-        .concat()
+    [
+        published::ALL,
+        evidence::ALL,
+        tokens::ALL,
+        messages::ALL,
+        release::ALL,
+        package::ALL,
+        channel::ALL,
+        chain::ALL,
+        record::ALL,
+    ]
+    .concat()
 }
 
 /// Runs one untampered control and every scenario, each in a world of its own.
@@ -151,15 +198,38 @@ pub fn scenarios() -> Vec<&'static Scenario> {
 /// # Errors
 /// [`SuiteError`] when the suite itself could not be run; an attack that gets through is in the report, not here.
 pub fn run() -> Result<Report, SuiteError> {
+    run_with(&[])
+}
+
+/// The same, and after this crate's own scenarios those that others bring.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(more: &[OwnWorld]) -> Result<Report, SuiteError> {
     let control = world::control()?;
-    let outcomes = scenarios().into_iter().map(outcome).collect::<Result<Vec<_>, _>>()?;
+    let own = scenarios().into_iter().map(outcome);
+    let outcomes = own.chain(more.iter().map(outcome_of_own)).collect::<Result<Vec<_>, _>>()?;
     Ok(Report::new(outcomes, control))
 }
 
 fn outcome(scenario: &'static Scenario) -> Result<Outcome, SuiteError> {
+    let Scenario { name, attacker, refused_by, expected, run } = scenario;
     let world = World::new()?;
+    timed((*name, *attacker), (*refused_by, expected), || run(&world))
+}
+
+fn outcome_of_own(scenario: &OwnWorld) -> Result<Outcome, SuiteError> {
+    let OwnWorld { name, attacker, refused_by, expected, run } = scenario;
+    timed((*name, *attacker), (*refused_by, expected), run)
+}
+
+fn timed(
+    told: (&'static str, &'static str),
+    expected: (RefusedBy, &Code),
+    attack: impl FnOnce() -> Result<Attempt, SuiteError>,
+) -> Result<Outcome, SuiteError> {
     let start = Instant::now();
-    let attempt = (scenario.run)(&world)?;
+    let attempt = attack()?;
     let micros = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    Ok(Outcome::new(scenario, attempt, micros))
+    Ok(Outcome::new(told, expected, attempt, micros))
 }

@@ -133,7 +133,7 @@ pub(super) const ALL: &[&Scenario] = &[
 ];
 
 /// What an auditor says who trusts the owner's gate and appraises the evidence again.
-fn judge(world: &World, bytes: &[u8]) -> Result<Attempt, SuiteError> {
+pub(super) fn judge(world: &World, bytes: &[u8]) -> Result<Attempt, SuiteError> {
     let verifier = SoftwareVerifier::new(SoftwarePolicy::default());
     match verify_with(bytes, Some(world.gate_key.public()), Some(at(10).wall), Some(&verifier)) {
         Ok(_) => Ok(Attempt::Accepted),
@@ -155,23 +155,14 @@ fn changed(world: &World, change: impl FnOnce(&mut EvidenceRecord)) -> Result<At
     }
 }
 
-fn signed(world: &World, record: EvidenceRecord) -> Result<Vec<u8>, SuiteError> {
+pub(super) fn signed(world: &World, record: EvidenceRecord) -> Result<Vec<u8>, SuiteError> {
     record.sign(&world.gate_key).map_err(broken)
 }
 
 /// A run of one raw and one protected segment that was all right, or only never said that it wiped.
 fn recorded(world: &World, wiped: bool) -> Result<EvidenceRecord, SuiteError> {
     let (mut owner, mut grant) = world.granted()?;
-    let receipt = Receipt {
-        zeroizer: "suite".to_owned(),
-        regions: Vec::new(),
-        allocator_bytes: None,
-        unlocked_bytes: 0,
-        swapped_bytes: None,
-        not_covered: Vec::new(),
-        millis: 1,
-    };
-    let zeroized = wiped.then_some(EventBody::Zeroized { receipt });
+    let zeroized = wiped.then_some(EventBody::Zeroized { receipt: empty_receipt() });
     for body in trained().into_iter().chain(zeroized).chain([end()]) {
         owner.records(&[grant.channel.emit(&body, at(5))?])?;
     }
@@ -199,9 +190,24 @@ fn recorded(world: &World, wiped: bool) -> Result<EvidenceRecord, SuiteError> {
     })
 }
 
+/// A receipt of a runtime that held nothing.
+pub(super) fn empty_receipt() -> Receipt {
+    Receipt {
+        zeroizer: "suite".to_owned(),
+        regions: Vec::new(),
+        allocator_bytes: None,
+        unlocked_bytes: 0,
+        key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
+        swapped_bytes: None,
+        not_covered: Vec::new(),
+        millis: 1,
+    }
+}
+
 fn raw_segment() -> Result<(Nonce32, RawSegmentRecord), SuiteError> {
     let (session, secret) = (random()?, glasshouse_core::secret::Secret::random().map_err(no_randomness)?);
-    let (mut runtime, mut owner) = (RuntimeChannel::raw(&secret, session), OwnerChannel::raw(&secret, session));
+    let (mut runtime, mut owner) =
+        (RuntimeChannel::raw(&secret, session, &session), OwnerChannel::raw(&secret, session, &session));
     for body in trained().into_iter().chain([end()]) {
         owner.accept(&runtime.emit(&body, at(5))?)?;
     }

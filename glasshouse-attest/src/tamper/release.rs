@@ -1,7 +1,6 @@
 //! What is sent to the honest runtime by someone who is not its gate, and what ends a lease that a host would lengthen.
 
-use std::time::Duration;
-
+use glasshouse_core::clock::Now;
 use glasshouse_core::protocol::{Challenge, Release, Signed, SigningSecret, Verdict, decode, encode};
 use glasshouse_core::refusal::Code;
 
@@ -88,14 +87,15 @@ pub(super) const ALL: &[&Scenario] = &[
     },
     &Scenario {
         name: "lease expired by time",
-        attacker: "a host stops its wall clock when the lease begins; the boot clock runs on",
+        attacker: "a host stops its wall clock when the lease begins, and trains on; or first holds the release back",
         refused_by: RefusedBy::Runtime,
         expected: Code::LEASE_EXPIRED,
         run: |world| {
-            let (_, mut grant) = world.granted()?;
             let mut late = at(LEASE_SECONDS.saturating_add(1));
             late.wall = at(0).wall;
-            Attempt::of(grant.lease.check(0, late))
+            let (_, mut grant) = world.granted()?;
+            let in_training = Attempt::of(grant.lease.check(0, late))?;
+            Ok(Attempt::everywhere(&Code::LEASE_EXPIRED, [in_training, held_back(world, late)?]))
         },
     },
     &Scenario {
@@ -111,20 +111,31 @@ pub(super) const ALL: &[&Scenario] = &[
     },
     &Scenario {
         name: "host clock set back",
-        attacker: "a host sets its wall clock back by half an hour while the runtime trains",
+        attacker: "a host sets its wall clock back by half an hour while the runtime trains; or waits for its release",
         refused_by: RefusedBy::Runtime,
         expected: Code::CLOCK_SET_BACK,
         run: |world| {
+            let half_an_hour_before = |mut now: Now| {
+                now.wall.0 = now.wall.0.saturating_sub(1_800_000);
+                now
+            };
             let (_, mut grant) = world.granted()?;
             grant.lease.check(0, at(2000))?;
-            let mut back = at(2001);
-            back.wall.0 = back.wall.0.saturating_sub(u64::try_from(HALF_AN_HOUR.as_millis()).unwrap_or(u64::MAX));
-            Attempt::of(grant.lease.check(0, back))
+            let in_training = Attempt::of(grant.lease.check(0, half_an_hour_before(at(2001))))?;
+            let waiting = held_back(world, half_an_hour_before(at(1)))?;
+            Ok(Attempt::everywhere(&Code::CLOCK_SET_BACK, [in_training, waiting]))
         },
     },
 ];
 
-const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
+/// An honest session whose release comes to the runtime only at this time.
+fn held_back(world: &World, come: Now) -> Result<Attempt, SuiteError> {
+    let world = world.another_session()?;
+    let (mut owner, mut runtime) = (world.owner()?, world.runtime());
+    let challenge = owner.challenge(at(0))?;
+    let evidence = runtime.challenge(&challenge, &world.attestor, at(0))?;
+    Attempt::of(runtime.release(&owner.evidence(&evidence, at(0))?, come))
+}
 
 /// The release of an honest session.
 fn released(world: &World) -> Result<Vec<u8>, SuiteError> {

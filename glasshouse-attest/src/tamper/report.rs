@@ -6,7 +6,7 @@ use glasshouse_core::claims::Assurance;
 use glasshouse_core::refusal::Code;
 use serde::Serialize;
 
-use super::{Attempt, RefusedBy, Scenario};
+use super::{Attempt, RefusedBy};
 
 /// What became of one attack.
 #[derive(Clone, Debug, Serialize)]
@@ -33,8 +33,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(scenario: &'static Scenario, attempt: Attempt, micros: u64) -> Self {
-        let Scenario { name, attacker, refused_by, ref expected, .. } = *scenario;
+    pub(super) fn new(
+        (name, attacker): (&'static str, &'static str),
+        (refused_by, expected): (RefusedBy, &Code),
+        attempt: Attempt,
+        micros: u64,
+    ) -> Self {
         let (seen, detail, released) = match attempt {
             Attempt::Accepted => (None, None, true),
             Attempt::Refused { refusal, key_left } => (Some(refusal.code.clone()), Some(refusal.to_string()), key_left),

@@ -1,5 +1,6 @@
 use dcap_qvl::quote::{EnclaveReport, Report, TDReport10};
 use glasshouse_core::fixed::{Digest32, Digest48, Digest64, Fixed};
+use glasshouse_core::refusal::one_line;
 use glasshouse_core::traits::{ClaimSource, LabelledClaim};
 
 use super::policy::TcbStatus;
@@ -157,7 +158,8 @@ impl DcapClaims {
             }
         }
         push("intel-tcb-status", format!("{:?}", self.tcb_status));
-        push("intel-tcb-advisories", self.advisories.join(" "));
+        let advisories: Vec<_> = self.advisories.iter().map(|advisory| one_line(advisory)).collect();
+        push("intel-tcb-advisories", advisories.join(" "));
         push("intel-tcb-evaluation-data-number", self.evaluation_data_number.to_string());
         push("intel-fmspc", self.fmspc.to_string());
         push("measurements-are-reference", self.measured.to_string());

@@ -1,6 +1,8 @@
 use dcap_qvl::QuoteCollateralV3;
 use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::transcript::sha256;
 use serde::Deserialize;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
@@ -32,6 +34,16 @@ impl Collateral {
         Ok(Self(parsed))
     }
 
+    /// The platform (FMSPC) that the TCB information is for. Nothing is verified.
+    pub fn fmspc(&self) -> Option<Fixed<6>> {
+        #[derive(Deserialize)]
+        struct Platform {
+            fmspc: String,
+        }
+        let platform: Platform = serde_json::from_str(&self.0.tcb_info).ok()?;
+        Fixed::from_hex(&platform.fmspc.to_ascii_lowercase())
+    }
+
     pub(super) fn inner(&self) -> &QuoteCollateralV3 {
         &self.0
     }
@@ -41,8 +53,9 @@ impl Collateral {
         self.0.pck_certificate_chain.as_deref().map(str::as_bytes)
     }
 
-    /// Refuses where a part is not valid at a time: both documents, both revocation lists, all signers.
-    pub(super) fn check_windows(&self, at: UnixMillis) -> Result<(), Refusal> {
+    /// Refuses where a signer's chain brings another root than the pinned one, and where a part is not valid at a time:
+    /// both documents, both revocation lists, all signers.
+    pub(super) fn check_windows(&self, root: &Digest32, at: UnixMillis) -> Result<(), Refusal> {
         for (what, json) in [("TCB information", &self.0.tcb_info), ("QE identity", &self.0.qe_identity)] {
             let window: Window = serde_json::from_str(json).map_err(|_| malformed(what))?;
             let time = |text: &str| text.parse::<DateTime>().map(seconds).map_err(|_| malformed(what));
@@ -59,6 +72,10 @@ impl Collateral {
             ("signer of the PCK CRL", &self.0.pck_crl_issuer_chain),
         ] {
             let chain = der_from_pem(chain.as_bytes()).map_err(|_| malformed(what))?;
+            // The pinned root stands in the place of one that comes along, which nobody else looks at.
+            if let Some(seen) = chain.get(1).map(sha256).filter(|seen| seen != root) {
+                return Err(refuse(codes::CHAIN, format_args!("{what} under the root {root}"), seen));
+            }
             check_certificates(what, &chain, at, EXPIRED)?;
         }
         Ok(())

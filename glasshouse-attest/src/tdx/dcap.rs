@@ -31,7 +31,7 @@ impl IntelRoot {
     }
 
     /// SHA-256 of its DER.
-    pub(super) fn sha256(&self) -> Digest32 {
+    pub(crate) fn sha256(&self) -> Digest32 {
         self.0.as_ref().map_or(INTEL_SGX_ROOT_CA, sha256)
     }
 
@@ -41,6 +41,19 @@ impl IntelRoot {
             Some(der) => QuoteVerifier::new_with_config(der.clone()),
         }
     }
+}
+
+/// The platform (FMSPC) that a quote names in the certificate that it carries. Nothing is verified: for finding collateral.
+pub fn quote_fmspc(quote: &[u8]) -> Option<Fixed<6>> {
+    let quote = dcap_qvl::quote::Quote::parse(quote).ok()?;
+    dcap_qvl::intel::quote_fmspc_with::<RustCryptoConfig>(&quote).ok().map(Fixed)
+}
+
+/// The same, and which authority certified it, as Intel's service spells it: `platform` or `processor`.
+pub fn quote_platform(quote: &[u8]) -> Option<(Fixed<6>, &'static str)> {
+    let parsed = dcap_qvl::quote::Quote::parse(quote).ok()?;
+    let authority = dcap_qvl::intel::quote_ca_with::<RustCryptoConfig>(&parsed).ok()?;
+    Some((quote_fmspc(quote)?, authority.as_id_str()))
 }
 
 const INTEL_SGX_ROOT_CA: Digest32 = Fixed([

@@ -39,6 +39,6 @@ mod verifier;
 
 pub use claims::{Body, DcapClaims, EnclaveClaims, TdClaims};
 pub use collateral::Collateral;
-pub use dcap::IntelRoot;
+pub use dcap::{IntelRoot, quote_fmspc, quote_platform};
 pub use policy::{DcapPolicy, EnclaveMeasurements, TcbFloor, TcbStatus, TdMeasurements};
 pub use verifier::DcapVerifier;

@@ -74,7 +74,7 @@ impl DcapVerifier {
         }
         let validity = [codes::CERTIFICATE_VALIDITY, codes::CERTIFICATE_VALIDITY];
         check_certificates("a certificate of the platform", &strict.pck_chain, at, validity)?;
-        collateral.check_windows(at)?;
+        collateral.check_windows(&self.root.sha256(), at)?;
         let verified = dcap::verify(bytes, collateral, (&self.policy, &self.root), at);
         // A TCB without level is found only after all signatures hold; it is told after what comes before it.
         let verified = match verified {

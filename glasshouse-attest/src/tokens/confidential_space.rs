@@ -1,6 +1,6 @@
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::Digest32;
-use glasshouse_core::refusal::Refusal;
+use glasshouse_core::refusal::{Refusal, one_line};
 use glasshouse_core::traits::{ClaimSource, LabelledClaim};
 use serde::{Deserialize, Serialize};
 
@@ -140,7 +140,7 @@ impl ConfidentialSpaceClaims {
             ("debug", self.debug.to_string()),
             ("image-digest", self.image_digest.to_string()),
             ("image-is-reference", self.measured.to_string()),
-            ("version", self.version.join(" ")),
+            ("version", one_line(&self.version.join(" "))),
         ]
         .into_iter()
         .map(|(name, value)| LabelledClaim {

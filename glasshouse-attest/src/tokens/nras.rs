@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::{Digest32, Nonce32};
-use glasshouse_core::refusal::Refusal;
+use glasshouse_core::refusal::{Refusal, one_line};
 use glasshouse_core::traits::{ClaimSource, LabelledClaim};
 use glasshouse_core::transcript::sha256;
 use serde::{Deserialize, Serialize};
@@ -67,11 +67,13 @@ pub struct NrasDevice {
 }
 
 impl NrasClaims {
-    /// The claims in the form of an appraisal. The service compared the measurements, not this verifier: they are its word.
+    /// The claims in the form of an appraisal. The service compared the measurements, not this verifier: they are its
+    /// word, and their text is the service's too, so that what does not belong in a line is replaced.
     pub fn labelled(&self) -> Vec<LabelledClaim> {
         let mut claims = Vec::new();
         let mut push = |name: String, value: &str| {
-            claims.push(LabelledClaim { name, value: value.to_owned(), source: ClaimSource::ProviderAsserted });
+            let (name, value) = (one_line(&name), one_line(value));
+            claims.push(LabelledClaim { name, value, source: ClaimSource::ProviderAsserted });
         };
         push("nras-issuer".to_owned(), &self.issuer);
         for (name, device) in &self.devices {

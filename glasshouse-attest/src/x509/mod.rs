@@ -32,6 +32,7 @@ pub(crate) use pem::der_from_pem;
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::Digest32;
+use glasshouse_core::refusal::one_line;
 use glasshouse_core::transcript::sha256;
 use p384::ecdsa::signature::Verifier as _;
 use p384::ecdsa::{Signature, VerifyingKey};
@@ -103,12 +104,12 @@ impl Certificate {
         significant(self.tbs.serial_number().as_bytes())
     }
 
-    /// Common name of the subject, or the whole name where there is none.
+    /// Common name of the subject, or the whole name where there is none; fit for a terminal, as errors repeat it.
     pub fn subject(&self) -> String {
         let name = self.tbs.subject();
         match name.common_name() {
-            Ok(Some(common)) => common.value().into_owned(),
-            _ => name.to_string(),
+            Ok(Some(common)) => one_line(&common.value()),
+            _ => one_line(&name.to_string()),
         }
     }
 
@@ -149,6 +150,24 @@ impl Certificate {
         }
         Ok(())
     }
+}
+
+/// Where a certificate says that its issuer's revocation list is (RFC 5280 section 4.2.1.13).
+#[cfg(feature = "fetch")]
+pub(crate) fn distribution_points(certificate: &Certificate) -> Vec<String> {
+    use x509_cert::ext::pkix::CrlDistributionPoints;
+    use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
+    let points = certificate.tbs.get_extension::<CrlDistributionPoints>().ok().flatten();
+    let names =
+        points.into_iter().flat_map(|(_, points)| points.0).filter_map(|point| match point.distribution_point {
+            Some(DistributionPointName::FullName(names)) => Some(names),
+            _ => None,
+        });
+    let uri = |name: GeneralName| match name {
+        GeneralName::UniformResourceIdentifier(uri) => Some(uri.to_string()),
+        _ => None,
+    };
+    names.flatten().filter_map(uri).collect()
 }
 
 fn millis(time: Time) -> UnixMillis {

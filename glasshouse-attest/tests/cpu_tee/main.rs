@@ -14,7 +14,5 @@
 mod corpus;
 mod files;
 mod snp;
-mod snp_generate;
 mod tdx;
-mod test_keys;
 mod tokens;

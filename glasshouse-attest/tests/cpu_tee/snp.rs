@@ -11,7 +11,7 @@ use glasshouse_core::refusal::Refusal;
 use proptest::prelude::*;
 
 use crate::files::{corpus, flipped, read, time, tried};
-use crate::snp_generate::{Draft, policy, roots};
+use glasshouse_attest_gen::snp::{Draft, policy, roots};
 
 /// A real report with its VCEK, as accepted.
 struct Real {

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::files::{corpus, flipped, read, time, tried};
-use crate::snp_generate::rsa_key;
+use glasshouse_attest_gen::snp::rsa_key;
 
 const NONCE: &str = "931d8dd0add203ac3d8b4fbde75e115278eefcdceac5b87671a748f32364dfcb";
 const AUDIENCE: &str = "https://synddb-sequencer.example.com";
@@ -211,6 +211,23 @@ fn bundles_that_are_signed_and_still_refused() {
         let refusal = bundle.verify().unwrap_err();
         assert_eq!(refusal.code.as_str(), code, "{refusal}");
         assert!(refusal.advice.is_some());
+    }
+}
+
+/// The service signs what it likes; what is told of it stays in its line.
+#[test]
+fn names_that_a_service_gives_are_shown_clean() {
+    let mut bundle = Bundle::new();
+    let text = "\u{1b}[2J\u{202e}\n".repeat(200);
+    let mut device = bundle.devices.remove("GPU-1").unwrap();
+    device["hwmodel"] = json!(text);
+    bundle.devices.insert(format!("GPU-1{text}"), device);
+    let mut token = space();
+    token["swversion"] = json!([text]);
+    let labelled =
+        [bundle.verify().unwrap().labelled(), verify_space(&token, &space_policy()).unwrap().labelled()].concat();
+    for text in labelled.iter().flat_map(|claim| [&claim.name, &claim.value]) {
+        assert!(text.chars().count() <= 300 && !text.contains(['\u{1b}', '\u{202e}', '\n']), "{text}");
     }
 }
 

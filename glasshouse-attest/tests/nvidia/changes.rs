@@ -1,11 +1,13 @@
 //! Every changed bit and every cut of accepted evidence is refused, or changes nothing of the claims.
 
+use std::collections::BTreeMap;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use glasshouse_attest::nvidia::{NvidiaRoots, VerifiedRim, verify_rim};
 use glasshouse_core::clock::UnixMillis;
 use proptest::prelude::*;
 
-use crate::corpus::{Case, corpus, device_cases, read, time};
+use crate::corpus::{Case, cases, corpus, device_cases, read, time};
 
 /// Which of `n` changes are tried: all with GLASSHOUSE_EXHAUSTIVE, otherwise about `some` that are spread evenly.
 fn tried(n: usize, some: usize) -> impl Iterator<Item = usize> {
@@ -75,8 +77,8 @@ fn changes_of_a_manifest() {
     if corpus().is_none() {
         return;
     }
-    for (name, at) in MANIFESTS {
-        let (document, at) = (read(name), time(at));
+    for (name, at) in manifests() {
+        let (document, at) = (read(&name), time(&at));
         let claims = verify(&document, at).unwrap();
         for bit in tried(document.len() * 8, 60) {
             assert_eq!(verify(&flipped(&document, bit), at), None, "{name} bit {bit}");
@@ -89,11 +91,17 @@ fn changes_of_a_manifest() {
     }
 }
 
-const MANIFESTS: [(&str, &str); 3] = [
-    ("nvidia/h100_full/driver_rim_545.00.swidtag", "2024-01-01T00:00:00Z"),
-    ("nvidia/switch_ls10/vbios_rim.xml", "2026-12-01T00:00:00Z"),
-    ("nvidia/negative/rim_valid_550.144.03.xml", "2026-06-01T00:00:00Z"),
-];
+/// Every manifest of a case that is accepted, with that case's time.
+fn manifests() -> BTreeMap<String, String> {
+    let all = cases();
+    let accepted = all.iter().filter(|case| case["expect"] == "accept");
+    let of = |case: &serde_json::Value| {
+        let names = [case["rims"].as_array().cloned().unwrap_or_default(), vec![case["rim"].clone()]].concat();
+        let at = case["at"].as_str().unwrap().to_owned();
+        names.into_iter().filter_map(move |name| Some((name.as_str()?.to_owned(), at.clone()))).collect::<Vec<_>>()
+    };
+    accepted.flat_map(of).collect()
+}
 
 fn verify(document: &[u8], at: UnixMillis) -> Option<VerifiedRim> {
     verify_rim(document, &NvidiaRoots::nvidia().rim, at).ok()
@@ -108,7 +116,7 @@ proptest! {
         if corpus().is_none() {
             return Ok(());
         }
-        let (name, at) = MANIFESTS[0];
+        let (name, at) = ("nvidia/h100_full/driver_rim_545.00.swidtag", "2024-01-01T00:00:00Z");
         let document = read(name);
         let mut edited = document.clone();
         for (from, length, kind, to) in edits {

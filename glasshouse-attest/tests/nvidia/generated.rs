@@ -3,6 +3,7 @@
 use glasshouse_attest::nvidia::{
     DeviceClaims, Feature, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, VerifiedRim, codes, verify_rim,
 };
+use glasshouse_attest::x509::{Certificate, VerifiedLinks, verify_chain};
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::GpuEvidence;
 use glasshouse_core::fixed::{Digest48, Fixed, Nonce32};
@@ -11,7 +12,7 @@ use glasshouse_core::transcript::sha384;
 use serde_json::json;
 
 use crate::corpus::time;
-use crate::generate::{
+use glasshouse_attest_gen::nvidia::{
     CrlDraft, FWID, Machine, Manifest, composite_device_id, extension, resource, roots, sign, signed_info, tcb_info,
 };
 
@@ -380,4 +381,17 @@ fn the_signature_of_another_key_over_the_same_report() {
     evidence.report.0.extend(foreign);
     let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
     refused(verifier.verify_all(&GpuEvidence(vec![evidence]), NONE, &NONCE, now()), codes::SIGNATURE);
+}
+
+#[test]
+fn a_subject_cannot_write_to_the_terminal() {
+    let mut draft = Machine::gpu(1).chain.remove(0);
+    draft.subject = format!("\u{1b}[2J\u{202e}\n{}", "x".repeat(400));
+    draft.usage = 0x04;
+    let parse = |draft: &glasshouse_attest_gen::nvidia::Draft| Certificate::from_der(&draft.der(), 0).unwrap();
+    let chain = [parse(&draft), parse(&Machine::gpu(1).chain[1])];
+    let refused = verify_chain(&chain, &[chain[1].sha256()], &mut VerifiedLinks::default()).unwrap_err();
+    for told in [chain[0].subject(), refused.to_string()] {
+        assert!(told.chars().count() < 400 && !told.contains(['\u{1b}', '\u{202e}', '\n']), "{told}");
+    }
 }

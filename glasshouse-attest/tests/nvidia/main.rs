@@ -14,5 +14,4 @@
 mod cases;
 mod changes;
 mod corpus;
-mod generate;
 mod generated;

@@ -149,7 +149,7 @@ pub enum EventBody {
         sha256: Digest32,
         /// Its size.
         bytes: u64,
-        /// SHA-256 of it as sealed to the owner; absent in a raw segment.
+        /// SHA-256 of it as it was sealed; absent when it was not.
         sealed_sha256: Option<Digest32>,
     },
     /// Something failed.

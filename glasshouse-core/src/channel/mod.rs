@@ -2,6 +2,7 @@
 
 mod chain;
 mod event;
+mod fit;
 mod owner;
 mod record;
 mod runtime;

@@ -40,9 +40,9 @@ impl OwnerChannel {
         }
     }
 
-    /// The channel of a raw segment.
-    pub fn raw(launch_secret: &Secret<32>, session: Nonce32) -> Self {
-        let (signer, keys) = raw_keys(launch_secret, session);
+    /// The channel of a raw segment, under the agent's process that has this `boot` id.
+    pub fn raw(launch_secret: &Secret<32>, session: Nonce32, boot: &Nonce32) -> Self {
+        let (signer, keys) = raw_keys(launch_secret, session, boot);
         Self::new(session, signer.public(), keys, 0, raw_genesis(&session))
     }
 

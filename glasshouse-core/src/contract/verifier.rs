@@ -67,7 +67,12 @@ fn assurance_is_supported(sample: &VerifierSample, good: &Appraisal) {
         (most, _) => most,
     };
     clause("no assurance above what verified claims support", good.assurance <= most, good.assurance);
-    let hardware = good.claims.iter().any(|c| c.source == ClaimSource::HardwareVerified);
+    // A service's token carries its own word on the hardware that it verified; a quote carries the hardware's.
+    let source = match sample.cpu {
+        CpuEvidence::ConfidentialSpace { .. } => ClaimSource::ProviderAsserted,
+        _ => ClaimSource::HardwareVerified,
+    };
+    let hardware = good.claims.iter().any(|c| c.source == source);
     let consistent = (good.assurance == Assurance::SelfReported) != hardware;
     clause("hardware-verified claims and assurance go together", consistent, format_args!("{good:?}"));
 }

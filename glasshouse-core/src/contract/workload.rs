@@ -80,6 +80,8 @@ fn exports_change_nothing(prepared: &impl Fn() -> Box<dyn Workload>, batch: u64,
     clause("export can be called more than once", first == second, "two exports differ");
     clause("export hands something out", !first.is_empty(), "no artifact");
     clause("export changes nothing", digest(&*workload) == before, "the digest changed");
+    promised("a checkpoint can be asked for after any launch", workload.checkpoint(&mut Artifacts::default()));
+    clause("a checkpoint changes nothing", digest(&*workload) == before, "the digest changed");
     exactly(workload.advance(4 * batch), 6 * batch);
     clause("export changes nothing", digest(&*workload) == after_six, "training after it went another way");
     clause("an export shows the weights", export(&mut *workload) != first, "four launches later it is the same");
@@ -201,6 +203,7 @@ mod tests {
         by_call: bool,
         drifts: bool,
         export_trains: bool,
+        checkpoint_trains: bool,
         survives_release: bool,
         unwraps_input: bool,
         bad_name: bool,
@@ -270,7 +273,7 @@ mod tests {
             if faults.overshoots {
                 *done += 1;
             }
-            Ok(Progress { done: *done, total: None, loss: None })
+            Ok(Progress { done: *done, ..Progress::default() })
         }
         fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
             let (_, weights, _) = self.state.as_ref().ok_or(NOT_PREPARED)?;
@@ -284,6 +287,9 @@ mod tests {
                 self.step()?;
             }
             Ok(())
+        }
+        fn checkpoint(&mut self, _: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+            if self.faults.checkpoint_trains { self.step() } else { Ok(()) }
         }
         fn release(&mut self) -> Result<(), WorkloadError> {
             self.released = true;
@@ -324,6 +330,12 @@ mod tests {
     #[should_panic(expected = "clause `export can be called more than once`")]
     fn trains_while_exporting() {
         run(Faults { export_trains: true, ..Faults::default() });
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `a checkpoint changes nothing`")]
+    fn trains_while_making_a_checkpoint() {
+        run(Faults { checkpoint_trains: true, ..Faults::default() });
     }
 
     #[test]

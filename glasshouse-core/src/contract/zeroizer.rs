@@ -212,6 +212,7 @@ mod tests {
                 regions: lines,
                 allocator_bytes: None,
                 unlocked_bytes: 0,
+                key_memory: crate::secret::KeyMemory::MemfdSecret,
                 swapped_bytes: None,
                 not_covered: vec!["everything else".into()],
                 millis: 0,

@@ -8,9 +8,7 @@
     clippy::arithmetic_side_effects
 )]
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
@@ -18,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::memory_store::State;
 use super::store::{BurnOutcome, CommittedRelease, GateStore, StoreError};
 use crate::channel::SealedRecord;
+use crate::durable::{LineLog, LineLogError};
 use crate::fixed::Nonce32;
-use crate::protocol::encode;
 
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case", deny_unknown_fields)]
@@ -30,19 +28,18 @@ enum Entry {
     Kept { session: Nonce32, record: SealedRecord },
 }
 
-/// A durable [`GateStore`].
+/// A durable [`GateStore`], kept in a [`LineLog`].
 ///
-/// A line that a crash cut short at the end of the file was never acted on, so it is dropped; damage anywhere else is
-/// an error. After a write or sync that failed the store refuses everything, because what is on disk is not known.
+/// After a write or sync that failed the store refuses everything until it is opened again, because what is on disk is
+/// not known.
 pub struct FileGateStore {
     path: PathBuf,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    file: File,
+    log: LineLog,
     state: State,
-    failed: bool,
 }
 
 impl FileGateStore {
@@ -52,56 +49,45 @@ impl FileGateStore {
     /// [`StoreError::InUse`], [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&path).map_err(|e| io(&path, "opened", &e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { path: path.display().to_string() }),
-            Err(TryLockError::Error(e)) => return Err(io(&path, "locked", &e)),
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| io(&path, "read", &e))?;
-        let (state, good) = replay(&path, &bytes)?;
-        if good < bytes.len() {
-            let good = u64::try_from(good).unwrap_or(u64::MAX);
-            file.set_len(good).map_err(|e| io(&path, "mended", &e))?;
-            file.seek(SeekFrom::End(0)).map_err(|e| io(&path, "mended", &e))?;
-        }
-        file.sync_all().map_err(|e| io(&path, "synced", &e))?;
-        sync_directory(&path)?;
-        Ok(Self { path, inner: Mutex::new(Inner { file, state, failed: false }) })
+        let mut state = State::default();
+        let log = LineLog::open(&path, |entry| replay(&mut state, entry))?;
+        Ok(Self { path, inner: Mutex::new(Inner { log, state }) })
+    }
+
+    /// Whether nothing was ever issued from it, so that no key was ever used with it.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] after a write that failed.
+    pub fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.inner()?.log.is_empty())
     }
 
     /// Takes the lock. A panic while it was held, or a failed write, closes the store for good.
     fn inner(&self) -> Result<MutexGuard<'_, Inner>, StoreError> {
-        match self.inner.lock() {
-            Ok(inner) if !inner.failed => Ok(inner),
-            _ => Err(StoreError::Io {
-                path: self.path.display().to_string(),
-                what: "used",
-                why: "an earlier write to it failed; open it again".to_owned(),
-            }),
-        }
+        let inner = self.inner.lock().map_err(|_| StoreError::Io {
+            path: self.path.display().to_string(),
+            what: "used",
+            why: "a thread panicked in it; open it again".to_owned(),
+        })?;
+        inner.log.usable()?;
+        Ok(inner)
     }
+}
 
-    fn append(&self, inner: &mut Inner, entry: &Entry) -> Result<(), StoreError> {
-        let mut line = encode(entry);
-        line.push(b'\n');
-        let written = inner.file.write_all(&line).and_then(|()| inner.file.sync_data());
-        written.map_err(|e| {
-            inner.failed = true;
-            io(&self.path, "written", &e)
-        })
+impl From<LineLogError> for StoreError {
+    fn from(error: LineLogError) -> Self {
+        match error {
+            LineLogError::InUse { path } => Self::InUse { path },
+            LineLogError::Io { path, what, why } => Self::Io { path, what, why },
+            LineLogError::Damaged { path, line, why } => Self::Damaged { path, line, why },
+        }
     }
 }
 
 impl GateStore for FileGateStore {
     fn issue(&self, session: &Nonce32, nonce: &Nonce32) -> Result<u32, StoreError> {
         let mut inner = self.inner()?;
-        self.append(&mut inner, &Entry::Issued { session: *session, nonce: *nonce })?;
+        inner.log.append(&Entry::Issued { session: *session, nonce: *nonce })?;
         Ok(inner.state.issue(*session, *nonce))
     }
 
@@ -109,7 +95,7 @@ impl GateStore for FileGateStore {
         let mut inner = self.inner()?;
         let outcome = inner.state.outcome_of_burning(session, nonce);
         if outcome == BurnOutcome::Fresh {
-            self.append(&mut inner, &Entry::Burned { session: *session, nonce: *nonce })?;
+            inner.log.append(&Entry::Burned { session: *session, nonce: *nonce })?;
             inner.state.burn(*session, *nonce);
         }
         Ok(outcome)
@@ -118,7 +104,7 @@ impl GateStore for FileGateStore {
     fn commit(&self, release: &CommittedRelease) -> Result<(), StoreError> {
         let mut inner = self.inner()?;
         inner.state.may_commit(&release.session)?;
-        self.append(&mut inner, &Entry::Released { release: release.clone() })?;
+        inner.log.append(&Entry::Released { release: release.clone() })?;
         inner.state.commit(release.clone());
         Ok(())
     }
@@ -133,7 +119,7 @@ impl GateStore for FileGateStore {
 
     fn keep(&self, session: &Nonce32, record: &SealedRecord) -> Result<(), StoreError> {
         let mut inner = self.inner()?;
-        self.append(&mut inner, &Entry::Kept { session: *session, record: record.clone() })?;
+        inner.log.append(&Entry::Kept { session: *session, record: record.clone() })?;
         inner.state.keep(*session, record.clone());
         Ok(())
     }
@@ -143,37 +129,20 @@ impl GateStore for FileGateStore {
     }
 }
 
-/// Reads the journal. Gives the state and how many bytes of it are whole lines.
-fn replay(path: &Path, bytes: &[u8]) -> Result<(State, usize), StoreError> {
-    let mut state = State::default();
-    let good = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |last| last.saturating_add(1));
-    let lines = bytes.get(..good).unwrap_or_default().split_inclusive(|b| *b == b'\n');
-    for (index, line) in lines.enumerate() {
-        let damaged =
-            |why: String| StoreError::Damaged { path: path.display().to_string(), line: index.saturating_add(1), why };
-        match serde_json::from_slice(line).map_err(|e| damaged(e.to_string()))? {
-            Entry::Issued { session, nonce } => {
-                state.issue(session, nonce);
-            }
-            Entry::Burned { session, nonce } => state.burn(session, nonce),
-            Entry::Released { release } => {
-                state.may_commit(&release.session).map_err(|e| damaged(e.to_string()))?;
-                state.commit(release);
-            }
-            Entry::Kept { session, record } => state.keep(session, record),
+/// Does again what an entry says was done.
+fn replay(state: &mut State, entry: Entry) -> Result<(), String> {
+    match entry {
+        Entry::Issued { session, nonce } => {
+            state.issue(session, nonce);
         }
+        Entry::Burned { session, nonce } => state.burn(session, nonce),
+        Entry::Released { release } => {
+            state.may_commit(&release.session).map_err(|e| e.to_string())?;
+            state.commit(release);
+        }
+        Entry::Kept { session, record } => state.keep(session, record),
     }
-    Ok((state, good))
-}
-
-/// A new file's name is durable only once its directory is.
-fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| io(path, "synced", &e))
-}
-
-fn io(path: &Path, what: &'static str, error: &std::io::Error) -> StoreError {
-    StoreError::Io { path: path.display().to_string(), what, why: error.to_string() }
+    Ok(())
 }
 
 #[cfg(test)]

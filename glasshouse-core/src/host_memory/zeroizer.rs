@@ -2,7 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::ZeroOnFree;
-use crate::secret::{Ledger, Secret, SecretBuffer, Tally};
+use crate::secret::{KeyMemory, Ledger, Secret, SecretBuffer, Tally};
 use crate::traits::{Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
 
 /// The line by which a receipt of the host alone says so; a zeroizer that wipes a device too takes it out.
@@ -78,6 +78,7 @@ impl Zeroizer for HostZeroizer {
             regions,
             allocator_bytes: installed.then(ZeroOnFree::wiped_bytes),
             unlocked_bytes: tally.unlocked_peak,
+            key_memory: tally.key_memory,
             swapped_bytes,
             not_covered: not_covered(&tally, installed, swapped_bytes),
             millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -161,6 +162,13 @@ fn not_covered(tally: &Tally, allocator_installed: bool, swapped: Option<u64>) -
             tally.unlocked_peak
         ));
     }
+    if tally.key_memory > KeyMemory::MemfdSecret {
+        lines.push(
+            "keys while they were in use: they were not in memory that the kernel itself cannot read (memfd_secret); \
+             run on Linux 5.14 or later, with a larger limit (ulimit -l)"
+                .to_owned(),
+        );
+    }
     match swapped {
         Some(0) => {}
         Some(bytes) => lines.push(format!("{bytes} bytes of this process in swap: swap is not wiped")),
@@ -212,6 +220,9 @@ mod tests {
         assert_eq!(regions, [("data key", 32), ("weights", 10_000)]);
         assert_eq!((LEDGER.tally().held(), LEDGER.tally().wiped), (0, 10_032));
         assert_eq!(receipt.unlocked_bytes, LEDGER.tally().unlocked_peak);
+        assert_eq!(receipt.key_memory, LEDGER.tally().key_memory);
+        let told = receipt.not_covered.iter().any(|line| line.contains("memfd_secret"));
+        assert_eq!(told, receipt.key_memory > KeyMemory::MemfdSecret);
         assert!(receipt.swapped_bytes.is_some() || !cfg!(target_os = "linux"));
         assert!(zeroizer.zeroize().unwrap().regions.is_empty());
     }

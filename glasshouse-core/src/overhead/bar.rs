@@ -1,4 +1,11 @@
 //! The evidence bar: what a measurement must show before its numbers count.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::collections::BTreeSet;
 use std::fmt;

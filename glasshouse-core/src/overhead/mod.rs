@@ -10,6 +10,7 @@ mod figure;
 mod file;
 mod measure;
 mod order;
+mod random;
 mod row;
 mod sample;
 mod stats;

@@ -1,4 +1,12 @@
 //! In which order raw and protected segments run, and which of them are compared.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+#![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::fmt;
 use std::str::FromStr;

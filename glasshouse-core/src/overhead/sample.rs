@@ -1,4 +1,11 @@
 //! What a run brings home, before anything is computed from it.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use serde::{Deserialize, Serialize};
 

@@ -6,9 +6,17 @@
 //! section 3.4): plain percentiles of few pairs are too narrow. No bootstrap reaches beyond the pairs that it has, so
 //! `n` pairs cover at most `1 - 2^(1 - n)`: 87.5 % with four, 95 % from six on. Below [`MIN_PAIRS`], stretches within
 //! each segment are resampled in moving blocks (Künsch 1989); that says nothing of the variance between segments.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use serde::{Deserialize, Serialize};
 
+use super::random::SplitMix;
 use super::sample::RateInterval;
 
 /// The fewest pairs for a paired interval.
@@ -136,9 +144,9 @@ fn resample_blocks(pairs: &[Pair<'_>], resamples: usize) -> Vec<f64> {
 
 /// The rate of one moving-block resample of a segment; blocks of the cube root of its length.
 fn block_rate(stretches: &[RateInterval], rng: &mut SplitMix) -> f64 {
-    let length = ((stretches.len() as f64).cbrt().ceil() as usize).clamp(1, stretches.len());
+    let length = ((stretches.len() as f64).cbrt().ceil() as usize).min(stretches.len()).max(1);
     let blocks = stretches.len().div_ceil(length);
-    let starts = stretches.len() - length + 1;
+    let starts = stretches.len().saturating_sub(length).saturating_add(1);
     let drawn = (0..blocks).flat_map(|_| stretches.iter().skip(rng.below(starts)).take(length));
     let (units, seconds) =
         drawn.take(stretches.len()).fold((0.0, 0.0), |(u, s), i| (u + i.units as f64, s + i.seconds));
@@ -174,23 +182,6 @@ fn percentiles(mut statistics: Vec<f64>, tail: f64) -> Option<Interval> {
     let low = statistics.get(cut)?;
     let high = statistics.iter().rev().nth(cut)?;
     Some(Interval { low: *low, high: *high })
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014): small, fast, the same everywhere. Statistics only, never keys.
-pub(super) struct SplitMix(pub(super) u64);
-
-impl SplitMix {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `n`, with a bias below n / 2^64.
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]

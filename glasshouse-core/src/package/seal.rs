@@ -1,4 +1,11 @@
 //! Sealing: from memory, files and readers, to a writer or a file.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
 
 use std::fs::File;
 use std::io::Write;

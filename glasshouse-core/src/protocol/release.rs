@@ -110,6 +110,15 @@ pub struct SealedArtifact {
     pub ciphertext: Blob,
 }
 
+impl SealedArtifact {
+    /// Bytes of the encoding of an artifact of so many bytes. The encapsulated key is 64 hex digits; the ciphertext has a
+    /// tag of 16 bytes, and is in base64.
+    pub const fn encoded_len(bytes: u64) -> u64 {
+        const AROUND: u64 = (r#"{"enc":"","ciphertext":""}"#.len() as u64).saturating_add(64);
+        bytes.saturating_add(16).div_ceil(3).saturating_mul(4).saturating_add(AROUND)
+    }
+}
+
 fn artifact_info(session: &Nonce32, name: &str) -> Vec<u8> {
     Transcript::new("gh/artifact/1").fixed(session).lp(name).into_bytes()
 }
@@ -162,4 +171,22 @@ pub fn open_artifact(
             "one that is not",
         )
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::fixed::Fixed;
+    use crate::protocol::encode;
+
+    #[test]
+    fn the_size_of_a_sealed_artifact_is_known_before_it_is_there() {
+        let key = ResultKey::random().unwrap();
+        for bytes in [0_usize, 1, 2, 3, 31, 32, 1000] {
+            let sealed = seal_artifact(&key.public(), &Fixed([1; 32]), "a", &vec![7; bytes]).unwrap();
+            assert_eq!(encode(&sealed).len() as u64, SealedArtifact::encoded_len(bytes as u64), "{bytes}");
+            assert_eq!(*open_artifact(&key, &Fixed([1; 32]), "a", &sealed).unwrap(), vec![7; bytes]);
+        }
+    }
 }

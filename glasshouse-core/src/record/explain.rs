@@ -16,6 +16,7 @@ use crate::channel::{Outcome, Phase};
 use crate::claims::Assurance;
 use crate::overhead::{Charset, Cleanup, render_text};
 use crate::refusal::one_line;
+use crate::secret::KeyMemory;
 use crate::traits::ClaimSource;
 
 /// The record for people. Nothing in it comes from the record without its source beside it.
@@ -129,6 +130,9 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
         if receipt.unlocked_bytes > 0 {
             let unlocked = format!("{} secret bytes could not be locked in memory", receipt.unlocked_bytes);
             out.claim(RuntimeAsserted, "not locked", &unlocked);
+        }
+        if receipt.key_memory == KeyMemory::MemfdSecret {
+            out.claim(RuntimeAsserted, "keys", "in memory that the kernel itself cannot read (memfd_secret)");
         }
         for gap in &receipt.not_covered {
             out.claim(RuntimeAsserted, "not covered", gap);

@@ -1,4 +1,6 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
 
 /// What a secret is for, and with that, when it must be gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +13,31 @@ pub enum SecretClass {
     Bulk,
 }
 
+/// Where keys were: the least protected place that any of them ever had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyMemory {
+    /// There were no keys.
+    #[default]
+    None,
+    /// Memory that not even the kernel maps (`memfd_secret(2)`).
+    MemfdSecret,
+    /// Locked pages, out of dumps and forks. The kernel, and whoever may read its memory or trace the process, can
+    /// read them.
+    Locked,
+    /// Memory that could not be locked: it may have been swapped.
+    Unlocked,
+}
+
+impl KeyMemory {
+    const ALL: [Self; 4] = [Self::None, Self::MemfdSecret, Self::Locked, Self::Unlocked];
+
+    /// Whether there were no keys.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 /// Counts secret bytes. A process has one, [`Ledger::process`]; others exist for tests.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -20,6 +47,7 @@ pub struct Ledger {
     wiped: AtomicU64,
     unlocked: AtomicU64,
     unlocked_peak: AtomicU64,
+    key_memory: AtomicU8,
 }
 
 /// A reading of a [`Ledger`], in bytes.
@@ -37,6 +65,8 @@ pub struct Tally {
     pub unlocked: u64,
     /// The most that was ever alive and not locked at one time.
     pub unlocked_peak: u64,
+    /// Where keys of any class were.
+    pub key_memory: KeyMemory,
 }
 
 impl Tally {
@@ -58,6 +88,7 @@ impl Ledger {
             wiped: AtomicU64::new(0),
             unlocked: AtomicU64::new(0),
             unlocked_peak: AtomicU64::new(0),
+            key_memory: AtomicU8::new(0),
         }
     }
 
@@ -75,6 +106,7 @@ impl Ledger {
             wiped: self.wiped.load(Relaxed),
             unlocked: self.unlocked.load(Relaxed),
             unlocked_peak: self.unlocked_peak.load(Relaxed),
+            key_memory: KeyMemory::ALL.get(usize::from(self.key_memory.load(Relaxed))).copied().unwrap_or_default(),
         }
     }
 
@@ -84,6 +116,11 @@ impl Ledger {
             let now = self.unlocked.fetch_add(bytes, Relaxed).saturating_add(bytes);
             self.unlocked_peak.fetch_max(now, Relaxed);
         }
+    }
+
+    /// Notes where a key is; of all places the least protected one stays.
+    pub(super) fn key_in(&self, memory: KeyMemory) {
+        self.key_memory.fetch_max(memory as u8, Relaxed);
     }
 
     pub(super) fn wiped_and_gone(&self, class: SecretClass, bytes: u64, locked: bool) {
@@ -112,6 +149,21 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_protected_place_of_a_key_stays() {
+        let ledger = Ledger::new();
+        assert_eq!(ledger.tally().key_memory, KeyMemory::None);
+        for (memory, worst) in [
+            (KeyMemory::MemfdSecret, KeyMemory::MemfdSecret),
+            (KeyMemory::Unlocked, KeyMemory::Unlocked),
+            (KeyMemory::Locked, KeyMemory::Unlocked),
+        ] {
+            ledger.key_in(memory);
+            assert_eq!(ledger.tally().key_memory, worst);
+        }
+        assert!(KeyMemory::ALL.iter().enumerate().all(|(index, memory)| *memory as usize == index));
+    }
 
     #[test]
     fn counts_by_class_and_keeps_the_peak() {

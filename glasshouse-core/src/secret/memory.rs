@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use zeroize::Zeroize as _;
 
 use super::pages::Pages;
-use super::{Ledger, SecretClass, SecretError};
+use super::{KeyMemory, Ledger, SecretClass, SecretError};
 
 /// Secret bytes of a fixed length: counted from birth, wiped on drop.
 pub(super) struct SecretMemory {
@@ -31,6 +31,7 @@ impl SecretMemory {
             .map(Place::Slot)
             .or_else(|| Pages::map(len).map(Place::Pages))
             .unwrap_or_else(|| Place::Heap(vec![0; len]));
+        ledger.key_in(place.key_memory());
         Self::counted(place, SecretClass::Key, ledger)
     }
 
@@ -65,9 +66,19 @@ impl SecretMemory {
 
     fn locked(&self) -> bool {
         match &self.place {
-            Place::Slot(slot) => slot.locked,
+            Place::Slot(slot) => slot.memory != KeyMemory::Unlocked,
             Place::Pages(pages) => pages.locked(),
             Place::Heap(bytes) => bytes.is_empty(),
+        }
+    }
+}
+
+impl Place {
+    fn key_memory(&self) -> KeyMemory {
+        match self {
+            Self::Slot(slot) => slot.memory,
+            Self::Pages(pages) if pages.locked() => KeyMemory::Locked,
+            Self::Pages(_) | Self::Heap(_) => KeyMemory::Unlocked,
         }
     }
 }
@@ -109,13 +120,13 @@ static FREE: Mutex<Vec<FreeSlot>> = Mutex::new(Vec::new());
 
 struct FreeSlot {
     bytes: &'static mut [u8],
-    locked: bool,
+    memory: KeyMemory,
 }
 
 /// A slot on loan from the list of free ones. `SecretMemory` wipes it before it goes back.
 struct Slot {
     bytes: &'static mut [u8],
-    locked: bool,
+    memory: KeyMemory,
     len: usize,
 }
 
@@ -128,7 +139,7 @@ impl Slot {
         if free.is_empty() {
             add_slab(&mut free);
         }
-        free.pop().map(|slot| Self { bytes: slot.bytes, locked: slot.locked, len })
+        free.pop().map(|slot| Self { bytes: slot.bytes, memory: slot.memory, len })
     }
 }
 
@@ -136,7 +147,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         #[cfg(test)]
         assert!(self.bytes.iter().all(|b| *b == 0), "a slot goes back unwiped");
-        let slot = FreeSlot { bytes: std::mem::take(&mut self.bytes), locked: self.locked };
+        let slot = FreeSlot { bytes: std::mem::take(&mut self.bytes), memory: self.memory };
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
     }
 }
@@ -150,9 +161,18 @@ fn reserve_for_keys() {
 }
 
 fn add_slab(free: &mut Vec<FreeSlot>) {
-    let Some(pages) = Pages::map(SLAB) else { return };
-    let locked = pages.locked();
-    free.extend(pages.leak().chunks_exact_mut(SLOT).map(|bytes| FreeSlot { bytes, locked }));
+    let Some((pages, memory)) = map_slab() else { return };
+    free.extend(pages.leak().chunks_exact_mut(SLOT).map(|bytes| FreeSlot { bytes, memory }));
+}
+
+/// The best memory for keys that there is.
+fn map_slab() -> Option<(Pages, KeyMemory)> {
+    if let Some(pages) = Pages::map_hidden(SLAB) {
+        return Some((pages, KeyMemory::MemfdSecret));
+    }
+    let pages = Pages::map(SLAB)?;
+    let memory = if pages.locked() { KeyMemory::Locked } else { KeyMemory::Unlocked };
+    Some((pages, memory))
 }
 
 #[cfg(test)]
@@ -197,6 +217,19 @@ mod tests {
         let mut bytes = vec![0xff; len];
         let memory = std::fs::File::open("/proc/self/mem").ok()?;
         memory.read_exact_at(&mut bytes, address as u64).ok().map(|()| bytes)
+    }
+
+    #[test]
+    fn the_ledger_knows_where_keys_are() {
+        static LEDGER: Ledger = Ledger::new();
+        let key = SecretMemory::key(32, &LEDGER);
+        let hidden = Pages::map_hidden(1).is_some();
+        let Place::Slot(slot) = &key.place else { panic!("not in a slot") };
+        // Another test of this process may have used the limit up.
+        assert!(slot.memory == KeyMemory::MemfdSecret || !hidden || slot.memory == KeyMemory::Unlocked);
+        assert_eq!(LEDGER.tally().key_memory, slot.memory);
+        drop(SecretMemory::key(SLOT + 1, &LEDGER));
+        assert!(LEDGER.tally().key_memory >= KeyMemory::Locked, "large keys are in pages that the kernel maps");
     }
 
     #[test]

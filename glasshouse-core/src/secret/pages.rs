@@ -1,4 +1,4 @@
-//! Anonymous pages for secrets. The only file of this folder with `unsafe`.
+//! Pages for secrets between guard pages: anonymous ones, and ones that the kernel itself does not map.
 #![allow(unsafe_code)] // mapping, locking and advising memory take raw pointers
 
 use std::ptr::NonNull;
@@ -39,6 +39,30 @@ impl Pages {
         };
         hide(data, usable);
         Some(Self { data, len, locked: lock(data, len) })
+    }
+
+    /// Maps `len` bytes that not even the kernel maps, or nothing where it has none to give.
+    #[cfg(target_os = "linux")]
+    pub(super) fn map_hidden(len: usize) -> Option<Self> {
+        let total = total(len)?;
+        // SAFETY: a null hint lets the kernel choose addresses that nothing else uses.
+        let start =
+            unsafe { mmap_anonymous(std::ptr::null_mut(), total, ProtFlags::empty(), MapFlags::PRIVATE) }.ok()?;
+        // SAFETY: `start` begins a mapping of `total >= 2 * GRANULE` bytes.
+        let data = NonNull::new(unsafe { start.cast::<u8>().add(GRANULE) });
+        // SAFETY: the range lies inside the mapping just made, to which there are no references yet.
+        let replaced = data.filter(|data| unsafe { super::memfd::replace(*data, len) });
+        let Some(data) = replaced else {
+            // SAFETY: the mapping was made above and nothing refers to it.
+            let _ = unsafe { munmap(start, total) };
+            return None;
+        };
+        Some(Self { data, len, locked: true })
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub(super) fn map_hidden(_len: usize) -> Option<Self> {
+        None
     }
 
     /// Whether the kernel keeps these pages out of swap.
@@ -91,17 +115,32 @@ fn total(len: usize) -> Option<usize> {
     isize::try_from(total).is_ok().then_some(total)
 }
 
-/// Left out of core dumps, zero in a forked child, not merged with like pages. Each is a hint on top of the anti-debug
-/// profile, so a kernel that lacks one does not stop anything.
+/// Left out of core dumps, zero in a forked child. Each is a hint on top of the anti-debug profile, so a kernel that
+/// lacks one does not stop anything.
 #[cfg(target_os = "linux")]
 fn hide(data: NonNull<u8>, usable: usize) {
-    use rustix::mm::Advice;
+    keep_out_of_dumps(data, usable);
+    wipe_in_forks(data, usable);
     // A payload of gigabytes is opened into fresh pages: faulting them in 4 KiB at a time costs more than the cipher.
-    let large = (usable >= HUGE_PAGE).then_some(Advice::LinuxHugepage);
-    for advice in [Advice::LinuxDontDump, Advice::LinuxWipeOnFork].into_iter().chain(large) {
-        // SAFETY: a range of whole pages of our own private anonymous mapping; neither advice changes its contents here.
-        let _ = unsafe { rustix::mm::madvise(data.as_ptr().cast(), usable, advice) };
+    if usable >= HUGE_PAGE {
+        advise(data, usable, rustix::mm::Advice::LinuxHugepage);
     }
+}
+
+#[cfg(target_os = "linux")]
+fn keep_out_of_dumps(data: NonNull<u8>, usable: usize) {
+    advise(data, usable, rustix::mm::Advice::LinuxDontDump);
+}
+
+#[cfg(target_os = "linux")]
+fn wipe_in_forks(data: NonNull<u8>, usable: usize) {
+    advise(data, usable, rustix::mm::Advice::LinuxWipeOnFork);
+}
+
+#[cfg(target_os = "linux")]
+fn advise(data: NonNull<u8>, usable: usize, advice: rustix::mm::Advice) {
+    // SAFETY: a range of whole pages of our own private anonymous mapping; no advice used here changes its contents.
+    let _ = unsafe { rustix::mm::madvise(data.as_ptr().cast(), usable, advice) };
 }
 
 /// Elsewhere there is no such advice: owners' machines, where nothing is zeroized for somebody else.
@@ -155,6 +194,26 @@ mod tests {
         }
         assert_eq!(pages.locked(), flags.iter().any(|f| f == "lo"), "{flags:?}");
         assert_eq!(pages.locked(), locked != "0 kB", "{locked}");
+        pages[99] = 0;
+    }
+
+    /// Where the kernel has no such memory there is nothing to check, and the receipt says so.
+    #[test]
+    fn the_kernel_confirms_hidden_locked_and_absent_in_forks() {
+        let Some(mut pages) = Pages::map_hidden(100) else { return eprintln!("skipped: no memfd_secret here") };
+        pages[99] = 7;
+        let at = pages.as_ptr() as usize;
+        let (flags, _) = smaps(at);
+        for flag in ["dd", "dc", "lo", "sh"] {
+            assert!(flags.iter().any(|f| f == flag), "{flag} not in {flags:?}");
+        }
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let read = std::os::unix::fs::FileExt::read_exact_at(&memory, &mut [0; 1], at as u64 + 99);
+        assert!(read.is_err(), "the kernel can read it");
+        for guard in [at - 1, at + 4096 * 16] {
+            let (flags, _) = smaps(guard);
+            assert!(!flags.iter().any(|f| f == "rd" || f == "wr"), "{flags:?}");
+        }
         pages[99] = 0;
     }
 

@@ -17,7 +17,11 @@ use crate::refusal::{Code, Refusal};
 /// How far a wall clock may go back before the lease is taken to be under attack. Time daemons step by less.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(120);
 
-/// Says whether training may go on. Checked before every stretch of work.
+/// Says whether the key may be used. Checked before the release is opened, before the package is, and before every stretch
+/// of work.
+///
+/// Its clocks start when the runtime attested, not when the release came: whoever carries the release cannot lengthen the
+/// lease by holding it back, nor by setting the wall clock back meanwhile.
 #[derive(Clone, Debug)]
 pub struct LeaseGuard {
     lease: Lease,
@@ -26,8 +30,9 @@ pub struct LeaseGuard {
 }
 
 impl LeaseGuard {
-    pub(super) fn new(lease: Lease, now: Now) -> Self {
-        Self { lease, began: now.boot, latest_wall: now.wall }
+    /// `attested` is the runtime's own time of the evidence that the release answers.
+    pub(super) fn new(lease: Lease, attested: Now) -> Self {
+        Self { lease, began: attested.boot, latest_wall: attested.wall }
     }
 
     /// The lease.
@@ -49,7 +54,7 @@ impl LeaseGuard {
         let lease = &self.lease;
         let age = now.boot.saturating_sub(self.began);
         if age > Duration::from_millis(lease.ttl_millis) {
-            let expected = format!("at most {} s since the release", lease.ttl_millis / 1000);
+            let expected = format!("at most {} s since the evidence", lease.ttl_millis / 1000);
             return Err(Refusal::new(Code::LEASE_EXPIRED, expected, format!("{} s", age.as_secs())));
         }
         if now.wall.after(CLOCK_TOLERANCE) < self.latest_wall {

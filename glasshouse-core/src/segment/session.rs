@@ -73,6 +73,7 @@ struct Attested {
     event_key: SigningSecret,
     t: Digest48,
     evidence: Digest48,
+    at: Now,
 }
 
 enum State {
@@ -110,14 +111,15 @@ impl SegmentSession {
             self.evidence_message(&signed.digest(), &challenge, claims, &runtime_key, &event_key, attestor, now)?;
         let signed = Signed::sign(&message, &event_key);
         let (t, evidence) = (message.t, signed.digest());
-        self.state = State::Attested(Box::new(Attested { challenge, runtime_key, event_key, t, evidence }));
+        self.state = State::Attested(Box::new(Attested { challenge, runtime_key, event_key, t, evidence, at: now }));
         Ok(signed.to_bytes())
     }
 
     /// Opens the release.
     ///
     /// # Errors
-    /// `out-of-order`, `verdict-forged`, `release-foreign`, `release-unopenable`, `message-…`.
+    /// `out-of-order`, `verdict-forged`, `release-foreign`, `release-unopenable`, `message-…`; `lease-expired` and
+    /// `clock-set-back` when the release was held back. Nothing of it was opened then.
     pub fn release(&mut self, bytes: &[u8], now: Now) -> Result<Grant, SegmentError> {
         let State::Attested(attested) = &self.state else {
             return Err(Refusal::new(Code::OUT_OF_ORDER, "a session that has sent evidence", "one that has not").into());
@@ -147,6 +149,8 @@ impl SegmentSession {
         if verdict.ciphertext_digest != sha384(&release.ciphertext.0) {
             return Err(Refusal::new(Code::RELEASE_UNOPENABLE, "the ciphertext of this verdict", "another one").into());
         }
+        let mut lease = LeaseGuard::new(verdict.lease.clone(), attested.at);
+        lease.check(0, now)?;
         let context = ReleaseContext {
             launch: &LaunchKeys::new(&self.config.launch_secret, self.config.session),
             session: &self.config.session,
@@ -167,7 +171,7 @@ impl SegmentSession {
         Ok(Grant {
             data_key,
             job,
-            lease: LeaseGuard::new(verdict.lease, now),
+            lease,
             result_key: attested.challenge.result_key,
             channel: RuntimeChannel::new(self.config.session, attested.event_key, keys, epoch, start),
         })

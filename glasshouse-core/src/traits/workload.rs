@@ -68,8 +68,8 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Where training stands.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// Where training stands. What a workload does not know it leaves `None`, and then it does not travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
     /// Units done since `prepare`.
@@ -78,6 +78,15 @@ pub struct Progress {
     pub total: Option<u64>,
     /// The latest loss that is known on the host; reading it back each unit would slow a GPU down.
     pub loss: Option<f64>,
+    /// The latest loss on held-out data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_loss: Option<f64>,
+    /// Learning rate of the last unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// Tokens trained on since `prepare`, padding not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<u64>,
 }
 
 impl Progress {
@@ -185,9 +194,33 @@ pub trait Workload: Send {
     /// SHA-256 over all trained weights in a stable order, little-endian.
     fn weights_digest(&self) -> Result<Digest32, WorkloadError>;
 
+    /// Hands out a checkpoint when one is due. Called after each `advance` of a run that exports; what is put leaves the
+    /// allocation at once, as artifacts do, so that it outlives whatever happens next. Each has a name of its own.
+    /// Changes nothing. A workload without checkpoints has none due.
+    fn checkpoint(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+        let _ = sink;
+        Ok(())
+    }
+
     /// Hands out what was trained.
     fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError>;
 
     /// Drops everything made from the inputs.
     fn release(&mut self) -> Result<(), WorkloadError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_of_progress_does_not_travel() {
+        let old = r#"{"done":3,"total":null,"loss":0.5}"#;
+        let progress = Progress { done: 3, loss: Some(0.5), ..Progress::default() };
+        assert_eq!(serde_json::from_str::<Progress>(old).unwrap(), progress);
+        assert_eq!(serde_json::to_string(&progress).unwrap(), old);
+        let more = Progress { tokens: Some(7), learning_rate: Some(0.25), ..progress };
+        let text = serde_json::to_string(&more).unwrap();
+        assert_eq!(serde_json::from_str::<Progress>(&text).unwrap(), more);
+    }
 }

@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::secret::KeyMemory;
+
 /// Memory that holds secrets and can be wiped and checked in place.
 pub trait WipeTarget: Send {
     /// Its size.
@@ -116,6 +118,9 @@ pub struct Receipt {
     pub allocator_bytes: Option<u64>,
     /// Secret bytes that could not be locked in memory: the most at one time.
     pub unlocked_bytes: u64,
+    /// Where the keys were; absent when there were none, and in receipts from before it was said.
+    #[serde(default, skip_serializing_if = "KeyMemory::is_none")]
+    pub key_memory: KeyMemory,
     /// Bytes of this process in swap (`VmSwap`); absent where it cannot be read.
     pub swapped_bytes: Option<u64>,
     /// What this receipt does not cover, and why.

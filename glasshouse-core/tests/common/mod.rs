@@ -21,6 +21,9 @@ use glasshouse_core::secret::Secret;
 use glasshouse_core::segment::{SegmentConfig, SegmentSession};
 use glasshouse_core::traits::{Appraisal, AttestError, Attestor, Binding, Device, Verifier};
 
+/// How long leases last here.
+pub const LEASE_SECONDS: u64 = 3600;
+
 pub fn now(seconds: u64) -> Now {
     Now { wall: UnixMillis((1_795_000_000 + seconds) * 1000), boot: Duration::from_secs(500 + seconds) }
 }
@@ -170,7 +173,7 @@ impl World {
             },
             job: self.job(),
             reference: self.reference.clone(),
-            lease: LeaseTerms { ttl: Duration::from_secs(3600), max_units: None },
+            lease: LeaseTerms { ttl: Duration::from_secs(LEASE_SECONDS), max_units: None },
             challenge_ttl: Duration::from_secs(30),
             max_skew: Duration::from_secs(120),
             max_challenges: 8,

@@ -64,7 +64,7 @@ pub fn all_bodies(script: &Script, units: u64) -> Vec<EventBody> {
         phase(Phase::FirstStep, 500_101_000),
         EventBody::Warm { units: 4, weights: Digest32::from([7; 32]) },
         EventBody::Progress {
-            progress: Progress { done: 10, total: None, loss: Some(0.1 + 0.2) },
+            progress: Progress { done: 10, loss: Some(0.1 + 0.2), ..Progress::default() },
             interval: Interval { units: 10, micros: 1000 },
         },
         EventBody::Measured { total, weights: Digest32::from([8; 32]), loss: None, method: script.secret.clone() },
@@ -87,6 +87,7 @@ pub fn all_bodies(script: &Script, units: u64) -> Vec<EventBody> {
                 }],
                 allocator_bytes: Some(4096),
                 unlocked_bytes: 0,
+                key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
                 swapped_bytes: Some(0),
                 not_covered: vec![format!("registers {}", script.secret)],
                 millis: 3,
@@ -192,8 +193,8 @@ pub fn session(world: &World, script: &Script, units: u64, start: u64) -> Sessio
 }
 
 pub fn raw_segment(world: &World, script: &Script, units: u64, start: u64) -> RawSegmentRecord {
-    let mut runtime = RuntimeChannel::raw(&world.launch_secret, world.session);
-    let mut owner = OwnerChannel::raw(&world.launch_secret, world.session);
+    let mut runtime = RuntimeChannel::raw(&world.launch_secret, world.session, &world.session);
+    let mut owner = OwnerChannel::raw(&world.launch_secret, world.session, &world.session);
     for (i, body) in (script.bodies)(script, units).iter().enumerate() {
         let secret_is_never_held = matches!(body, EventBody::Zeroized { .. });
         if !secret_is_never_held {

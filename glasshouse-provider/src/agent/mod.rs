@@ -3,9 +3,11 @@
 
 mod artifacts;
 mod auth;
+mod door;
 mod outbox;
 mod packages;
 mod routes;
+mod segment;
 mod segments;
 mod serve;
 

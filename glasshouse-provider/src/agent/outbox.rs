@@ -7,32 +7,29 @@
     clippy::arithmetic_side_effects
 )]
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use glasshouse_core::fixed::Blob;
-use glasshouse_core::refusal::Refusal;
+use glasshouse_core::fixed::Digest48;
+use glasshouse_core::refusal::one_line;
 use tokio::sync::watch;
 
 use super::artifacts::Artifacts;
 use crate::clock;
-use crate::frames::FromSegment;
+use crate::frames::{Answer, FromSegment};
 use crate::wire::{
     MAX_MESSAGE, OutboxRecord, RecordsPage, SegmentExit, SegmentStatus, SegmentStep, StartSegment, StepMark,
 };
 
-/// Unacknowledged records kept per segment; a segment that goes beyond is broken.
-const MAX_RECORDS: usize = 1 << 16;
+/// Unacknowledged records kept per segment, and their bytes. A segment holds progress back long before; this is a broken one.
+const MAX_RECORDS: usize = 1 << 14;
+const MAX_BYTES: usize = 64 << 20;
+/// A gate gives up after a few challenges.
+const MAX_QUESTIONS: usize = 64;
 /// A segment that answers challenges again and again enters steps again and again.
 const MAX_STEPS: usize = 256;
 /// Records in one page weigh at most this, before base64.
 const PAGE_BYTES: usize = MAX_MESSAGE;
-
-/// What a segment answered to the last challenge or release.
-pub(super) enum Answer {
-    Evidence(Blob),
-    Released,
-    Refused(Refusal),
-}
 
 pub(super) struct Outbox {
     state: Mutex<State>,
@@ -41,9 +38,15 @@ pub(super) struct Outbox {
 
 struct State {
     steps: Vec<StepMark>,
-    records: Vec<OutboxRecord>,
+    records: VecDeque<OutboxRecord>,
+    bytes: usize,
     last_seq: Option<u64>,
+    /// Digests of the questions, each at the place of its number.
+    questions: Vec<Digest48>,
+    /// What the last one came to.
     answer: Option<Answer>,
+    /// The question with the release that was opened.
+    opened: Option<u64>,
     artifacts: Artifacts,
     reason: Option<String>,
     exit: Option<SegmentExit>,
@@ -53,15 +56,23 @@ impl State {
     fn step(&self) -> SegmentStep {
         self.steps.last().map_or(SegmentStep::Start, |mark| mark.step)
     }
+
+    /// The number of the last question.
+    fn current(&self) -> Option<u64> {
+        u64::try_from(self.questions.len().checked_sub(1)?).ok()
+    }
 }
 
 impl Outbox {
     pub(super) fn new(artifacts: Artifacts) -> Self {
         let state = State {
             steps: vec![StepMark { step: SegmentStep::Start, boot_micros: clock::boot_micros() }],
-            records: Vec::new(),
+            records: VecDeque::new(),
+            bytes: 0,
             last_seq: None,
+            questions: Vec::new(),
             answer: None,
+            opened: None,
             artifacts,
             reason: None,
             exit: None,
@@ -92,20 +103,30 @@ impl Outbox {
                 }
                 state.steps.push(mark);
             }
-            FromSegment::Evidence(evidence) => state.answer = Some(Answer::Evidence(evidence)),
-            FromSegment::Released => state.answer = Some(Answer::Released),
-            FromSegment::Refused(refusal) => state.answer = Some(Answer::Refused(refusal)),
-            FromSegment::Record { seq, record } => {
-                if state.records.len() >= MAX_RECORDS {
-                    return Err(format!("{MAX_RECORDS} records wait to be acknowledged"));
+            FromSegment::Answer { question, answer } => {
+                if state.current().is_none_or(|current| question > current) {
+                    return Err(format!("question {question} was answered, and not asked"));
                 }
+                // Whoever asked may have stopped waiting: a release that is open stays so, other late answers are nobody's.
+                match answer {
+                    Answer::Released => state.opened = Some(question),
+                    answer if state.current() == Some(question) => state.answer = Some(answer),
+                    _ => {}
+                }
+            }
+            FromSegment::Record { seq, record } => {
+                let bytes = state.bytes.saturating_add(record.0.len());
+                if state.records.len() >= MAX_RECORDS || bytes > MAX_BYTES {
+                    return Err(format!("{} records of {bytes} bytes wait to be acknowledged", state.records.len()));
+                }
+                state.bytes = bytes;
                 state.last_seq = Some(seq);
-                state.records.push(OutboxRecord { seq, record });
+                state.records.push_back(OutboxRecord { seq, record });
             }
             FromSegment::Artifact { name, piece, last } => {
                 state.artifacts.append(&name, &piece.0, last).map_err(|e| format!("artifact {name}: {e}"))?;
             }
-            FromSegment::Ending(reason) => state.reason = Some(reason),
+            FromSegment::Ending(reason) => state.reason = Some(one_line(&reason)),
         }
         drop(state);
         self.wake();
@@ -125,9 +146,31 @@ impl Outbox {
         self.lock().exit.clone()
     }
 
-    /// Takes the answer to the last challenge or release.
-    pub(super) fn answer(&self) -> Option<Answer> {
-        self.lock().answer.take()
+    /// The number of this question, when it is the last one or the release that was opened.
+    pub(super) fn asked(&self, digest: Digest48) -> Option<u64> {
+        let state = self.lock();
+        let number = u64::try_from(state.questions.iter().rposition(|asked| *asked == digest)?).ok()?;
+        (state.current() == Some(number) || state.opened == Some(number)).then_some(number)
+    }
+
+    /// A number for a new question.
+    pub(super) fn ask(&self, digest: Digest48) -> Result<u64, String> {
+        let mut state = self.lock();
+        if state.questions.len() >= MAX_QUESTIONS {
+            return Err(format!("{MAX_QUESTIONS} challenges and releases were sent to this segment; start another"));
+        }
+        state.answer = None;
+        state.questions.push(digest);
+        state.current().ok_or_else(|| "there is no question".to_owned())
+    }
+
+    /// What a question came to, as far as it is known.
+    pub(super) fn answer(&self, question: u64) -> Option<Answer> {
+        let state = self.lock();
+        match state.opened == Some(question) {
+            true => Some(Answer::Released),
+            false => state.answer.clone().filter(|_| state.current() == Some(question)),
+        }
     }
 
     pub(super) fn status(&self, start: &StartSegment, pid: Option<u32>) -> SegmentStatus {
@@ -165,7 +208,10 @@ impl Outbox {
 
     /// Lets go of everything up to `through`.
     pub(super) fn acknowledge(&self, through: u64) {
-        self.lock().records.retain(|record| record.seq > through);
+        let mut state = self.lock();
+        let kept = state.records.iter().position(|record| record.seq > through).unwrap_or(state.records.len());
+        let let_go: usize = state.records.drain(..kept).map(|record| record.record.0.len()).sum();
+        state.bytes = state.bytes.saturating_sub(let_go);
     }
 
     /// Up to `limit` bytes of an artifact from `offset`; `None` when there is no such artifact.
@@ -178,7 +224,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use glasshouse_core::fixed::Fixed;
+    use glasshouse_core::fixed::{Blob, Fixed};
 
     fn outbox(folder: &std::path::Path) -> (Outbox, StartSegment) {
         let start = StartSegment {
@@ -205,6 +251,40 @@ mod tests {
         outbox.acknowledge(1);
         assert_eq!(seqs(None), [2]);
         assert_eq!(outbox.status(&start, None).last_seq, Some(2));
+    }
+
+    #[test]
+    fn unacknowledged_records_are_bounded_in_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outbox, _) = outbox(folder.path());
+        let record = |seq| FromSegment::Record { seq, record: Blob(vec![1; 8 << 20]) };
+        (0..8).for_each(|seq| outbox.take(record(seq)).unwrap());
+        assert!(outbox.take(record(8)).unwrap_err().contains("wait to be acknowledged"));
+        outbox.acknowledge(0);
+        outbox.take(record(8)).unwrap();
+    }
+
+    #[test]
+    fn an_answer_belongs_to_its_question() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outbox, _) = outbox(folder.path());
+        let answer = |question, answer| outbox.take(FromSegment::Answer { question, answer });
+        let evidence = |byte| Answer::Evidence(Blob(vec![byte]));
+        answer(0, evidence(0)).unwrap_err();
+        let [one, two, release, three] = [1, 2, 3, 4].map(|byte| Fixed([byte; 48]));
+        assert_eq!((outbox.ask(one), outbox.asked(one)), (Ok(0), Some(0)));
+        assert_eq!((outbox.ask(two), outbox.asked(one)), (Ok(1), None));
+        // The first one's answer comes late: nobody gets it.
+        answer(0, evidence(1)).unwrap();
+        assert!(outbox.answer(0).is_none() && outbox.answer(1).is_none());
+        answer(1, evidence(2)).unwrap();
+        assert!(matches!(outbox.answer(1), Some(Answer::Evidence(Blob(bytes))) if bytes == [2]));
+        // A release that is opened after the next question.
+        assert_eq!((outbox.ask(release), outbox.ask(three)), (Ok(2), Ok(3)));
+        answer(2, Answer::Released).unwrap();
+        assert_eq!((outbox.answer(3).is_none(), outbox.asked(release)), (true, Some(2)));
+        assert!(matches!(outbox.answer(2), Some(Answer::Released)));
+        answer(9, Answer::Released).unwrap_err();
     }
 
     #[test]

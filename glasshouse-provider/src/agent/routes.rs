@@ -22,7 +22,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::auth::authenticated;
-use super::segments::Segment;
+use super::segment::Segment;
 use super::serve::Agent;
 use crate::clock;
 use crate::frames::ToSegment;
@@ -73,6 +73,7 @@ async fn hello(State(agent): Shared) -> Json<Hello> {
         service: "glasshouse-agent".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: agent.launch.name.clone(),
+        boot: agent.gatekeeper.boot(),
         pid: std::process::id(),
         boot_millis: clock::boot_micros() / 1000,
         segments: agent.segments.statuses(),

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use glasshouse_core::fixed::Nonce32;
 use glasshouse_core::secret::Secret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::auth::Gatekeeper;
+use super::door;
 use super::packages::Packages;
 use super::routes;
 use super::segments::Segments;
@@ -65,21 +67,22 @@ async fn serve(launch: Launch, secret: Secret<32>) -> i32 {
         Ok(address) => address,
         Err(e) => return fail(&format!("cannot read the port: {e}")),
     };
+    let Ok(boot) = Nonce32::random() else { return fail("the operating system gives no randomness") };
     let (end, mut ended) = mpsc::channel(4);
     let agent = Arc::new(Agent {
-        gatekeeper: Gatekeeper::new(&secret),
+        gatekeeper: Gatekeeper::new(&secret, boot),
         packages: Packages::new(scratch.join("packages")),
-        segments: Segments::new(secret, scratch.join("segments")),
+        segments: Segments::new(secret, boot, scratch.join("segments")),
         launch,
         end: end.clone(),
     });
     watch_owner(&agent, end);
     report(&AgentReport::Listening(address));
     note(format_args!("agent {} listens on {address}", agent.launch.name));
-    let server = axum::serve(listener, routes::router(agent.clone())).into_future();
+    let server = door::serve(listener, routes::router(agent.clone()));
     let reason = tokio::select! {
         reason = ended.recv() => reason.unwrap_or_default(),
-        _ = server => "the server stopped".to_owned(),
+        () = server => "the server stopped".to_owned(),
     };
     note(format_args!("agent ends: {reason}"));
     std::thread::spawn(|| {

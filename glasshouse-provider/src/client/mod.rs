@@ -11,10 +11,15 @@ mod error;
 mod transport;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use error::ClientError;
 
 use std::time::Duration;
 
+use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::refusal::one_line;
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::Endpoint;
 use reqwest::Method;
@@ -22,8 +27,8 @@ use reqwest::Method;
 use crate::wire::{AckRequest, ArtifactEntry, Hello, MAX_WAIT, RecordsPage, SegmentId, SegmentStatus, StartSegment};
 use transport::{Call, Transport};
 
-/// Talks to one agent. Every request carries a MAC of the launch secret and every answer is checked for one, so that
-/// whoever stands between can drop messages but not change, repeat or make them.
+/// Talks to one process of one agent. Every request carries a MAC of the launch secret and every answer is checked for
+/// one, so that whoever stands between can drop messages but not change, repeat or make them.
 pub struct AgentClient {
     transport: Transport,
 }
@@ -42,7 +47,7 @@ impl AgentClient {
     /// # Errors
     /// As every call here: [`ClientError`], which names the step.
     pub async fn hello(&self) -> Result<Hello, ClientError> {
-        self.transport.json(Call::new("hello", Method::GET, "/v1/hello")).await
+        self.transport.hello(Call::hello("hello")).await
     }
 
     /// Who is there, asked once and without patience: for waiting until an agent can be reached.
@@ -50,8 +55,13 @@ impl AgentClient {
     /// # Errors
     /// As [`Self::hello`].
     pub async fn try_hello(&self) -> Result<Hello, ClientError> {
-        let call = Call::new("hello", Method::GET, "/v1/hello");
-        self.transport.json(Call { tries: 1, timeout: Duration::from_secs(5), ..call }).await
+        self.transport.hello(Call { tries: 1, timeout: Duration::from_secs(5), ..Call::hello("hello") }).await
+    }
+
+    /// The id of the agent's process that this client talks to, once it has answered: the first one that did. When the
+    /// agent is started anew, every call is refused with [`WireCode::Restarted`](crate::wire::WireCode::Restarted).
+    pub fn boot(&self) -> Option<Nonce32> {
+        self.transport.boot()
     }
 
     /// Starts a segment. Its package must have been uploaded.
@@ -117,16 +127,20 @@ impl AgentClient {
         self.transport.json(Call::new("command", Method::POST, &path).body(record)).await
     }
 
-    /// Downloads an artifact as it is kept there: sealed in a protected run. Its digest is in the signed event.
+    /// Downloads an artifact as it is kept there: sealed in a protected run. `entry.size` bytes are held in memory: check it
+    /// against the signed event, where its digest is too.
     ///
     /// # Errors
-    /// As [`Self::hello`]; [`ClientError::Nonsense`] when it ends before its size.
+    /// As [`Self::hello`]; [`ClientError::Nonsense`] when it is shorter or longer than its size, or does not fit.
     pub async fn artifact(&self, id: &SegmentId, entry: &ArtifactEntry) -> Result<Vec<u8>, ClientError> {
         let path = format!("/v1/segments/{id}/artifacts");
-        let mut artifact = Vec::new();
+        let nonsense = |why: String| ClientError::Nonsense { step: "artifact", why };
+        let mut artifact: Vec<u8> = Vec::new();
+        let size = usize::try_from(entry.size).ok().filter(|size| artifact.try_reserve_exact(*size).is_ok());
+        let size = size.ok_or_else(|| nonsense(format!("{} bytes do not fit into memory", entry.size)))?;
         loop {
-            let have = u64::try_from(artifact.len()).unwrap_or(u64::MAX);
-            if have >= entry.size {
+            let have = artifact.len();
+            if have >= size {
                 return Ok(artifact);
             }
             let call = Call::new("artifact", Method::GET, &path)
@@ -134,8 +148,10 @@ impl AgentClient {
                 .query("offset", have.to_string());
             let piece = self.transport.bytes(call).await?;
             if piece.is_empty() {
-                let why = format!("artifact {} ends at {have} of {} bytes", entry.name, entry.size);
-                return Err(ClientError::Nonsense { step: "artifact", why });
+                return Err(nonsense(format!("artifact {} ends at {have} of {size} bytes", one_line(&entry.name))));
+            }
+            if piece.len() > size.saturating_sub(have) {
+                return Err(nonsense(format!("artifact {} is longer than {size} bytes", one_line(&entry.name))));
             }
             artifact.extend_from_slice(&piece);
         }

@@ -24,7 +24,7 @@ use crate::local::ProcessId;
 
 /// Tells a process its role.
 pub(crate) const ROLE_VARIABLE: &str = "GLASSHOUSE_ROLE";
-/// The anti-debug level that segments apply: `off`, `basic` (when absent) or `strict`.
+/// The anti-debug level that agent and segments apply: `off`, `basic` (when absent) or `strict`.
 pub(crate) const ANTI_DEBUG_VARIABLE: &str = "GLASSHOUSE_ANTI_DEBUG";
 const LAUNCH_VARIABLE: &str = "GLASSHOUSE_LAUNCH";
 const SECRET_VARIABLE: &str = "GLASSHOUSE_LAUNCH_SECRET";
@@ -61,6 +61,9 @@ pub enum LaunchError {
     /// The launch is missing or not one.
     #[error("the launch is unreadable: {0}; start agents through a provider, not by hand")]
     Unreadable(String),
+    /// A protection could not be applied, and nothing secret may be in memory before it is.
+    #[error("{0}; look at the allocation's limits, or ask for anti-debug level off")]
+    NotHardened(String),
     /// The program could not start itself again without the secret in its environment.
     #[error("cannot take the launch secret out of the environment: {0}")]
     Exec(String),

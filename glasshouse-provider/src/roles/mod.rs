@@ -9,6 +9,9 @@ pub use registry::{DeviceFacts, Registry, SegmentContext};
 
 use std::io::Write as _;
 
+use glasshouse_core::anti_debug;
+use glasshouse_core::claims::AntiDebugLevel;
+
 /// Turns this process into an agent or a segment when it was launched as one, and returns when it is the owner's.
 ///
 /// Call it first thing in `main`, before any argument is read and before any async runtime exists. In the agent's and
@@ -16,14 +19,29 @@ use std::io::Write as _;
 pub fn serve_if_launched(registry: Registry) {
     let code = match std::env::var(ROLE_VARIABLE).as_deref() {
         Err(std::env::VarError::NotPresent) => return,
-        Ok("agent") => crate::agent::main(),
-        Ok("segment") => crate::segment::main(&registry),
+        Ok(role @ ("agent" | "segment")) => match (harden(), role) {
+            (Err(e), _) => {
+                note(format_args!("this {role} cannot start: {e}"));
+                1
+            }
+            (Ok(()), "agent") => crate::agent::main(),
+            (Ok(()), _) => crate::segment::main(&registry),
+        },
         _ => {
             note(format_args!("{ROLE_VARIABLE} is neither agent nor segment; unset it to run this program yourself"));
             64 // EX_USAGE
         }
     };
     std::process::exit(code)
+}
+
+/// Before a byte of the launch is read, which begins with the launch secret. A level that asks for more is for the
+/// segment's attestor to reach, and to claim.
+fn harden() -> Result<(), LaunchError> {
+    if anti_debug_level()? == AntiDebugLevel::Off {
+        return Ok(());
+    }
+    anti_debug::apply().map_err(|e| LaunchError::NotHardened(e.to_string()))
 }
 
 /// A run was started inside an agent or a segment.

@@ -13,13 +13,14 @@ use glasshouse_core::channel::{Command, EventBody, EventHeader, Outcome, OwnerCh
 use glasshouse_core::claims::ReferenceValues;
 use glasshouse_core::gate::{GateError, OwnerSession};
 use glasshouse_core::overhead::Mode;
-use glasshouse_core::protocol::{SealedArtifact, decode, encode};
+use glasshouse_core::protocol::{ResultKey, SealedArtifact, decode, encode, open_artifact};
 use glasshouse_core::record::{RawSegmentRecord, SessionRecord};
 use glasshouse_core::refusal::Refusal;
 use glasshouse_core::transcript::sha256;
 
 use super::artifacts::ArtifactFolder;
 use super::execute::Teller;
+use super::limits::{Limits, weight};
 use super::result::{Protocol, SegmentResult, TrainedArtifact};
 use super::{RunError, RunEvent};
 use crate::client::{AgentClient, ClientError};
@@ -30,13 +31,12 @@ use crate::wire::{ArtifactEntry, SegmentExit, SegmentStep, StartSegment};
 const POLL: Duration = Duration::from_secs(2);
 /// After its acknowledgement a segment ends within this.
 const EXIT: Duration = Duration::from_secs(15);
-/// Artifacts are held in memory twice while they are opened.
-const MAX_ARTIFACT: usize = 4 << 30;
 
 /// The owner's end of the channel.
 pub(super) enum Link {
     Gate(Box<OwnerSession>, ReferenceValues),
-    Raw(Box<OwnerChannel>),
+    /// With the key that artifacts of a raw segment are sealed to.
+    Raw(Box<OwnerChannel>, ResultKey),
 }
 
 /// Which segment, and how patiently.
@@ -45,11 +45,10 @@ pub(super) struct Leg<'a> {
     pub(super) start: StartSegment,
     pub(super) position: usize,
     pub(super) mode: Mode,
-    /// From its start to its end.
-    pub(super) limit: Duration,
+    pub(super) limit: Limits,
     /// How long the agent may be unreachable.
     pub(super) outage: Duration,
-    /// Where artifacts are made durable; none in a run that only measures.
+    /// Where artifacts are made durable; a run that only measures fetches none.
     pub(super) artifacts: Option<&'a ArtifactFolder>,
 }
 
@@ -99,9 +98,8 @@ impl Leg<'_> {
             tell.moment("released", session);
             tell.event(RunEvent::Released { position: self.position });
         }
-        let artifacts = self.records(link, home, tell).await?;
+        self.records(link, home, tell).await?;
         tell.moment("ended", session);
-        self.fetch(link, home, &artifacts).await?;
         let last = home.events.len().saturating_sub(1);
         client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
         tell.moment("acknowledged", session);
@@ -114,15 +112,10 @@ impl Leg<'_> {
         }
     }
 
-    /// Takes records until the terminal event.
-    async fn records(
-        &self,
-        link: &mut Link,
-        home: &mut SegmentResult,
-        tell: &mut Teller<'_>,
-    ) -> Result<Vec<ArtifactEntry>, RunError> {
+    /// Takes records until the terminal event, and each artifact once its event is there.
+    async fn records(&self, link: &mut Link, home: &mut SegmentResult, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let (began, mut down, mut stopped) = (Instant::now(), None::<Instant>, false);
-        let mut after = None;
+        let (mut after, mut weighed) = (None, 0_usize);
         loop {
             if tell.is_stopped() && !stopped {
                 stopped = true;
@@ -149,63 +142,84 @@ impl Leg<'_> {
             let ended = events.iter().any(|(header, _)| header.terminal);
             for (header, body) in events {
                 tell.runtime_event(self.position, &header, &body);
+                weighed = weighed.saturating_add(weight(&body));
                 home.events.push((header, body));
             }
+            if weighed > self.limit.record {
+                let (segment, events) = (self.start.id.to_string(), home.events.len());
+                return Err(RunError::TooManyEvents { segment, events });
+            }
+            match self.fetch(link, home, &page.artifacts).await {
+                // The next page tries again, and knows how long that may go on.
+                Err(RunError::Client(ClientError::Unreachable { .. })) if !ended => {}
+                fetched => fetched?,
+            }
             if ended {
-                return Ok(page.artifacts);
+                return Ok(());
+            }
+            if let Some(through) = after.filter(|_| !records.is_empty()) {
+                self.keep_up(through).await?;
             }
             if let Some(exit) = page.status.exit.filter(|_| page.records.is_empty()) {
                 return Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit });
             }
-            if began.elapsed() > self.limit {
-                return Err(RunError::Overdue { segment: self.start.id.to_string(), seconds: self.limit.as_secs() });
+            if began.elapsed() > self.limit.time {
+                let seconds = self.limit.time.as_secs();
+                return Err(RunError::Overdue { segment: self.start.id.to_string(), seconds });
             }
         }
     }
 
-    /// Downloads what the events announced and checks it against what they say.
+    /// Acknowledges what is durable, so that the agent lets go of it. The terminal event is not among it: the segment
+    /// waits for that one, and it is said last. An agent that is away is told with the next page.
+    async fn keep_up(&self, through: u64) -> Result<(), RunError> {
+        match self.client.acknowledge(&self.start.id, through).await {
+            Ok(_) | Err(ClientError::Unreachable { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Downloads what the events announced and is not here yet, and checks it against what they say: a checkpoint must
+    /// outlive the allocation that it was made on. The signed sizes are what is asked for.
     async fn fetch(&self, link: &Link, home: &mut SegmentResult, entries: &[ArtifactEntry]) -> Result<(), RunError> {
-        let wanted: Vec<_> = home
-            .events
-            .iter()
-            .filter_map(|(_, body)| match body {
-                EventBody::Artifact { name, sha256, sealed_sha256, .. } => {
-                    Some((name.clone(), *sha256, *sealed_sha256))
+        let Some(folder) = self.artifacts else { return Ok(()) };
+        let SegmentResult { events, artifacts, .. } = home;
+        let announced = || {
+            events.iter().filter_map(|(_, body)| match body {
+                EventBody::Artifact { name, sha256, bytes, sealed_sha256 } => {
+                    Some((name, *sha256, *bytes, *sealed_sha256))
                 }
                 _ => None,
             })
-            .collect();
-        for (name, digest, sealed_digest) in wanted {
-            if let Some(folder) = self.artifacts {
-                folder.admit(&name, &home.artifacts)?;
-            }
+        };
+        folder.expect(announced().map(|(name, _, bytes, _)| (name.as_str(), bytes)))?;
+        for (name, digest, bytes, sealed_digest) in announced().skip(artifacts.len()) {
+            folder.admit(name, artifacts)?;
             let wrong = |why: &str| RunError::Artifact { name: name.clone(), why: why.to_owned() };
-            let entry = entries.iter().find(|entry| entry.name == name);
+            let sealed_digest = sealed_digest.ok_or_else(|| wrong("it is not sealed to this owner"))?;
+            let entry = entries.iter().find(|entry| entry.name == *name);
             let entry = entry.ok_or_else(|| wrong("the agent does not have it"))?;
-            if usize::try_from(entry.size).is_ok_and(|size| size > MAX_ARTIFACT) {
-                return Err(wrong("it is larger than 4 GiB"));
+            if entry.size != SealedArtifact::encoded_len(bytes) {
+                return Err(wrong("it has not the size that the runtime signed"));
             }
             let raw = self.client.artifact(&self.start.id, entry).await?;
-            let bytes = match (link, sealed_digest) {
-                (Link::Raw(_), None) => raw,
-                (Link::Gate(gate, _), Some(sealed_digest)) => {
-                    if sha256(&raw) != sealed_digest {
-                        return Err(wrong("it was changed on the way"));
-                    }
-                    let sealed: SealedArtifact = decode("sealed artifact", &raw, MAX_ARTIFACT)?;
-                    gate.open_artifact(&name, &sealed)?.to_vec()
-                }
-                _ => return Err(wrong("it is sealed in a raw segment, or in the clear in a protected one")),
+            if sha256(&raw) != sealed_digest {
+                return Err(wrong("it was changed on the way"));
+            }
+            let sealed: SealedArtifact = decode("sealed artifact", &raw, raw.len())?;
+            drop(raw);
+            let mut opened = match link {
+                Link::Gate(gate, _) => gate.open_artifact(name, &sealed)?,
+                Link::Raw(_, key) => open_artifact(key, &self.start.session, name, &sealed)?,
             };
+            let bytes = std::mem::take(&mut *opened);
             if sha256(&bytes) != digest {
                 return Err(wrong("its SHA-256 is not the one that the runtime signed"));
             }
-            let artifact = TrainedArtifact { name, sha256: digest, bytes };
+            let artifact = TrainedArtifact { name: name.clone(), sha256: digest, bytes };
             // Before the acknowledgement, upon which the allocation forgets it.
-            if let Some(folder) = self.artifacts {
-                folder.keep(&artifact)?;
-            }
-            home.artifacts.push(artifact);
+            folder.keep(&artifact)?;
+            artifacts.push(artifact);
         }
         Ok(())
     }
@@ -245,7 +259,7 @@ impl Link {
     fn accept(&mut self, records: &[SealedRecord]) -> Result<Vec<(EventHeader, EventBody)>, RunError> {
         match self {
             Self::Gate(gate, _) => Ok(gate.records(records)?),
-            Self::Raw(channel) => {
+            Self::Raw(channel, _) => {
                 Ok(records.iter().map(|record| channel.accept(record)).collect::<Result<_, Refusal>>()?)
             }
         }
@@ -254,14 +268,14 @@ impl Link {
     fn stop(&mut self) -> Result<SealedRecord, RunError> {
         match self {
             Self::Gate(gate, _) => Ok(gate.command(&Command::Stop)?),
-            Self::Raw(channel) => Ok(channel.command(&Command::Stop)?),
+            Self::Raw(channel, _) => Ok(channel.command(&Command::Stop)?),
         }
     }
 
     /// What of this goes into the record.
     fn protocol(self, error: Option<&RunError>) -> Result<Protocol, Refusal> {
         match self {
-            Self::Raw(channel) => Ok(Protocol::Raw(Box::new(RawSegmentRecord::from_channel(&channel)))),
+            Self::Raw(channel, _) => Ok(Protocol::Raw(Box::new(RawSegmentRecord::from_channel(&channel)))),
             Self::Gate(gate, reference) => match (gate.record_parts(), gate.verdict(), error.and_then(refusal_in)) {
                 (Some(parts), Some(verdict), _) => {
                     let record = SessionRecord::from_parts(&parts, reference)?;

@@ -115,6 +115,24 @@ pub enum RunError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness")]
     NoRandomness,
+    /// One record cannot hold so many segments.
+    #[error("a run of {segments} segments does not fit into one record, which has room for {most}; repeat less often")]
+    TooManySegments {
+        /// How many were planned.
+        segments: usize,
+        /// How many fit.
+        most: usize,
+    },
+    /// The segment says more than the run's record holds.
+    #[error(
+        "segment {segment} sent {events} events, more than its share of the record holds; its allocation is being ended"
+    )]
+    TooManyEvents {
+        /// Its id.
+        segment: String,
+        /// How many.
+        events: usize,
+    },
 }
 
 impl From<JournalError> for RunError {
@@ -125,17 +143,38 @@ impl From<JournalError> for RunError {
 
 /// A run that did not come to its end, and what is left of it: results that were acknowledged before are in its record.
 #[derive(Debug, thiserror::Error)]
-#[error("{error}")]
+#[error("{error}{}", further.iter().map(|next| format!("; then: {next}")).collect::<String>())]
 pub struct RunFailure<R: std::fmt::Debug> {
     /// What went wrong first.
     #[source]
     pub error: RunError,
+    /// What went wrong after it: an end that was not seen or not journalled, a record that could not be written.
+    #[allow(clippy::box_collection)] // so that the whole stays a small `Err`
+    pub further: Box<Vec<RunError>>,
     /// The report, once there was anything to report.
     pub report: Option<Box<R>>,
 }
 
+impl<R: std::fmt::Debug> RunFailure<R> {
+    /// A run's outcome out of what went wrong in it, in order, and its report.
+    pub(super) fn outcome(errors: Vec<RunError>, report: Result<R, RunError>) -> Result<R, Self> {
+        let mut errors = errors.into_iter();
+        match (errors.next(), report) {
+            (None, Ok(report)) => Ok(report),
+            (None, Err(error)) => Err(error.into()),
+            (Some(error), report) => {
+                let (report, last) = match report {
+                    Ok(report) => (Some(Box::new(report)), None),
+                    Err(error) => (None, Some(error)),
+                };
+                Err(Self { error, further: Box::new(errors.chain(last).collect()), report })
+            }
+        }
+    }
+}
+
 impl<R: std::fmt::Debug> From<RunError> for RunFailure<R> {
     fn from(error: RunError) -> Self {
-        Self { error, report: None }
+        Self { error, further: Box::default(), report: None }
     }
 }

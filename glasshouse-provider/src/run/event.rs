@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use glasshouse_core::channel::{Interval, Phase};
+use glasshouse_core::channel::{Interval, Outcome, Phase};
 use glasshouse_core::overhead::{Cleanup, Mode};
 use glasshouse_core::traits::{AllocationId, Progress};
 
@@ -52,6 +52,13 @@ pub enum RunEvent {
         progress: Progress,
         /// The last stretch.
         interval: Interval,
+    },
+    /// A segment said how it ended, as the last thing in its chain. What it holds is fetched and acknowledged next.
+    Reported {
+        /// Its place in the plan.
+        position: usize,
+        /// As it says.
+        outcome: Outcome,
     },
     /// A segment ended.
     SegmentEnded {

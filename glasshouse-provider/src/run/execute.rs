@@ -13,7 +13,7 @@ use super::result::SegmentResult;
 use super::setup::Setup;
 use super::uploads::Uploads;
 use super::{RunError, RunEvent};
-use crate::supervisor::Rented;
+use crate::supervisor::{Rented, SupervisorError};
 
 /// What a plan came to. An error stands beside what came home before it.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub(super) struct Executed {
     pub(super) instance: String,
     pub(super) cleanup: Option<CleanupProof>,
     pub(super) moments: Vec<Moment>,
-    pub(super) error: Option<RunError>,
+    /// What went wrong, in order.
+    pub(super) errors: Vec<RunError>,
 }
 
 /// Tells the tool what happens, and keeps the owner's timeline.
@@ -55,6 +56,7 @@ impl Teller<'_> {
             EventBody::Progress { progress, interval } => {
                 self.event(RunEvent::Progress { position, progress: *progress, interval: *interval });
             }
+            EventBody::End { outcome, .. } => self.event(RunEvent::Reported { position, outcome: *outcome }),
             _ => {}
         }
     }
@@ -70,7 +72,7 @@ pub(super) async fn execute(
     crate::roles::ensure_owner()?;
     super::files::prepare_folder(&setup.out)?;
     let run = Nonce32::random().map_err(|_| RunError::NoRandomness)?;
-    let uploads = Uploads::prepare(setup, plan)?;
+    let mut uploads = Uploads::prepare(setup, plan)?;
     let supervisor = setup.supervisor();
     // What an earlier owner left behind is ended first: it may hold the port, the card or the budget.
     supervisor.recover().await?;
@@ -88,30 +90,44 @@ pub(super) async fn execute(
     tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
     let mut begun = Vec::new();
     let ran = tokio::select! {
-        ran = segments(setup, plan, artifacts, &uploads, &rented, &mut begun, &mut tell) => ran,
+        ran = segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell) => ran,
         () = interrupted(setup) => Err(RunError::Interrupted),
     };
     tell.event(RunEvent::Ending);
     tell.moment("end-requested", None);
     let instance = rented.allocation.id.to_string();
-    let cleanup = rented.end().await?;
+    let (cleanup, unconfirmed) = ended(rented.end().await);
     tell.moment("end-observed", None);
-    tell.event(RunEvent::Ended { cleanup: cleanup.outcome });
-    let unconfirmed = (cleanup.outcome != Cleanup::Observed)
-        .then(|| RunError::CleanupUnconfirmed { allocation: cleanup.allocation.clone() });
+    let outcome = cleanup.as_ref().map_or(Cleanup::Unconfirmed, |proof| proof.outcome);
+    tell.event(RunEvent::Ended { cleanup: outcome });
     let error = ran.err();
     let last = begun.len().saturating_sub(1);
     let results = begun.into_iter().enumerate();
     let results = results.map(|(i, begun)| begun.finish(error.as_ref().filter(|_| i == last))).collect();
-    let error = error.or(unconfirmed);
-    Ok(Executed { run, results, instance, cleanup: Some(cleanup), moments: tell.moments, error })
+    let errors = error.into_iter().chain(unconfirmed).collect();
+    Ok(Executed { run, results, instance, cleanup, moments: tell.moments, errors })
+}
+
+/// What the record says of the end, and what the run says when that is not that it was observed.
+fn ended(end: Result<CleanupProof, SupervisorError>) -> (Option<CleanupProof>, Option<RunError>) {
+    match end {
+        Ok(proof) if proof.outcome == Cleanup::Observed => (Some(proof), None),
+        Ok(proof) => {
+            let allocation = proof.allocation.clone();
+            (Some(proof), Some(RunError::CleanupUnconfirmed { allocation }))
+        }
+        Err(SupervisorError::Unjournalled { proof, error }) => {
+            (Some((*proof).clone()), Some(SupervisorError::Unjournalled { proof, error }.into()))
+        }
+        Err(error) => (None, Some(error.into())),
+    }
 }
 
 async fn segments(
     setup: &Setup,
     plan: &[Mode],
     artifacts: Option<&ArtifactFolder>,
-    uploads: &Uploads,
+    uploads: &mut Uploads,
     rented: &Rented,
     begun: &mut Vec<Begun>,
     tell: &mut Teller<'_>,

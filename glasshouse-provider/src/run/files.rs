@@ -1,9 +1,11 @@
 //! The owner's files: each appears whole, or not at all.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use glasshouse_core::durable::{make_folder, sync_folder};
 
 use super::RunError;
 
@@ -19,9 +21,9 @@ pub(super) enum Readers {
 /// Makes the output folder before anything else is done, and finds out whether it takes files.
 pub(super) fn prepare_folder(folder: &Path) -> Result<(), RunError> {
     let failed = |what, e: std::io::Error| RunError::File { path: folder.to_owned(), what, why: e.to_string() };
-    std::fs::create_dir_all(folder).map_err(|e| failed("made", e))?;
-    // Dropped at once: only that it can be made counts.
-    tempfile::NamedTempFile::new_in(folder).map(drop).map_err(|e| failed("written into", e))
+    make_folder(folder).map_err(|e| failed("made", e))?;
+    // Only that it can be made counts. It has no name: a kill here leaves nothing behind.
+    tempfile::tempfile_in(folder).map(drop).map_err(|e| failed("written into", e))
 }
 
 /// Writes a file that appears whole, and is durable under its name when this returns, or does not appear.
@@ -36,7 +38,7 @@ pub(super) fn write_whole(folder: &Path, name: &str, bytes: &[u8], readers: Read
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(&path).map_err(|e| e.error)?;
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     write().map_err(|e| RunError::File { path: path.clone(), what: "written", why: e.to_string() })?;
     Ok(path)
@@ -45,6 +47,7 @@ pub(super) fn write_whole(folder: &Path, name: &str, bytes: &[u8], readers: Read
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     #[test]
     fn records_can_be_read_by_others_and_artifacts_cannot() {

@@ -1,17 +1,17 @@
 //! The owner's keys and the gate's memory.
 
-use std::fs::OpenOptions;
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use glasshouse_core::fixed::PublicKey32;
 use glasshouse_core::gate::{FileGateStore, GateError, GateStore, MemoryGateStore, StoredSession};
 use glasshouse_core::protocol::{ResultKey, SigningSecret};
-use glasshouse_core::secret::Secret;
 
 use super::RunError;
+use super::gate_keys::{load_or_make, remove_unfinished};
+
+/// Name of a gate's folder in a run's output folder.
+pub(super) const GATE_FOLDER: &str = "gate";
 
 /// Who releases keys: the signing key, the key that results are sealed to, and the memory of what was released.
 #[derive(Clone)]
@@ -35,24 +35,38 @@ impl Gate {
     }
 
     /// Keys and a durable memory in a folder, made at the first use: `gate.key` and `result.key` (32 bytes each, read
-    /// by their owner alone) and `gate.store`.
+    /// by their owner alone) and `gate.store`. A crash at any point leaves a folder that opens again.
     ///
     /// # Errors
-    /// [`RunError::File`], [`RunError::Gate`] when the store is damaged or in use.
+    /// [`RunError::File`] when a key is missing or broken that the store depends on; [`RunError::Gate`] when the store
+    /// is damaged or in use.
     pub fn open(folder: &Path) -> Result<Self, RunError> {
         super::files::prepare_folder(folder)?;
+        // First for its lock. It stays empty until both keys are durable: what is in it depends on them.
         let store = FileGateStore::open(folder.join("gate.store")).map_err(GateError::from)?;
-        let result = load_or_make(&folder.join("result.key"))?;
+        let fresh = store.is_empty().map_err(GateError::from)?;
+        let unremovable = |e: std::io::Error| {
+            let (path, what) = (folder.to_owned(), "cleared of unfinished keys");
+            RunError::File { path, what, why: e.to_string() }
+        };
+        remove_unfinished(folder).map_err(unremovable)?;
+        let result = load_or_make(folder, "result.key", fresh)?;
         let bad_key = || RunError::File {
             path: folder.join("result.key"),
             what: "used",
             why: "it holds no X25519 private key".to_owned(),
         };
         Ok(Self {
-            signing: Arc::new(SigningSecret::from_seed(load_or_make(&folder.join("gate.key"))?)),
+            signing: Arc::new(SigningSecret::from_seed(load_or_make(folder, "gate.key", fresh)?)),
             result: Arc::new(ResultKey::from_private(result).ok_or_else(bad_key)?),
             store: Arc::new(store),
         })
+    }
+
+    /// Where a run that was given no gate keeps its own: `gate` in its output folder. [`Gate::open`] opens it again, for
+    /// [`ProtectedRun::recover`](super::ProtectedRun::recover) after a crash.
+    pub fn folder_in(out: &Path) -> PathBuf {
+        out.join(GATE_FOLDER)
     }
 
     /// Keys and a memory that the tool keeps in its own way, in a database say.
@@ -82,23 +96,92 @@ impl Gate {
     }
 }
 
-fn load_or_make(path: &Path) -> Result<Secret<32>, RunError> {
-    let failed = |what, why: String| RunError::File { path: path.to_owned(), what, why };
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(mut file) => {
-            let secret = Secret::<32>::random().map_err(|_| RunError::NoRandomness)?;
-            let written = file.write_all(secret.expose()).and_then(|()| file.sync_all());
-            written.map_err(|e| failed("written", e.to_string()))?;
-            Ok(secret)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glasshouse_core::fixed::Fixed;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// The gate's key, and what its folder holds.
+    fn opened(folder: &Path) -> (PublicKey32, Vec<String>) {
+        let key = Gate::open(folder).unwrap().public();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        (key, names)
+    }
+
+    const WHOLE: [&str; 3] = ["gate.key", "gate.store", "result.key"];
+
+    #[test]
+    fn keys_are_made_once_and_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, names) = opened(folder.path());
+        assert_eq!(names, WHOLE);
+        for name in WHOLE {
+            let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
         }
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            let mut file = OpenOptions::new().read(true).open(path).map_err(|e| failed("read", e.to_string()))?;
-            let length = file.metadata().map_err(|e| failed("read", e.to_string()))?.len();
-            if length != 32 {
-                return Err(failed("used", format!("a key has 32 bytes, not {length}")));
+        assert_eq!(opened(folder.path()), (key, names));
+    }
+
+    #[test]
+    fn every_crash_of_the_first_use_is_recovered_from() {
+        // What lies there after a SIGKILL, now and when keys were still written in place: `name` with so many bytes.
+        let whole = [3; 32].as_slice();
+        let left: [&[(&str, &[u8])]; 7] = [
+            &[("gate.store", b"")],
+            &[("gate.store", b""), (".unfinished-key-x", b"")],
+            &[("gate.store", b""), (".unfinished-key-x", &[9; 32])],
+            &[("gate.store", b""), ("result.key", whole), (".unfinished-key-y", &[9; 7])],
+            &[("gate.store", b""), ("result.key", b"")],
+            &[("gate.store", b""), ("result.key", whole), ("gate.key", b"")],
+            &[("gate.store", b"{\"entry\":\"iss"), ("result.key", whole)],
+        ];
+        for files in left {
+            let folder = tempfile::tempdir().unwrap();
+            files.iter().for_each(|(name, bytes)| std::fs::write(folder.path().join(name), bytes).unwrap());
+            let (key, names) = opened(folder.path());
+            assert_eq!(names, WHOLE, "after {files:?}");
+            assert_eq!(opened(folder.path()).0, key, "after {files:?}");
+            let kept = std::fs::read(folder.path().join("result.key")).unwrap();
+            assert_eq!(kept == whole, files.contains(&("result.key", whole)), "after {files:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_the_store_depends_on_is_never_made_anew() {
+        for name in ["gate.key", "result.key"] {
+            let folder = tempfile::tempdir().unwrap();
+            let gate = Gate::open(folder.path()).unwrap();
+            gate.store.issue(&Fixed([1; 32]), &Fixed([2; 32])).unwrap();
+            drop(gate);
+            let path = folder.path().join(name);
+            let key = std::fs::read(&path).unwrap();
+            for broken in [None, Some(&key[..0]), Some(&key[..31])] {
+                match broken {
+                    Some(bytes) => std::fs::write(&path, bytes).unwrap(),
+                    None => std::fs::remove_file(&path).unwrap(),
+                }
+                let error = Gate::open(folder.path()).err().unwrap();
+                assert!(matches!(&error, RunError::File { path: named, .. } if *named == path), "{error}");
+                assert_eq!(std::fs::read(&path).ok().as_deref(), broken, "{name} was changed");
             }
-            Secret::fill_with(|bytes| file.read_exact(bytes)).map_err(|e| failed("read", e.to_string()))
+            // The owner puts it back.
+            std::fs::write(&path, &key).unwrap();
+            Gate::open(folder.path()).unwrap();
         }
-        Err(e) => Err(failed("made", e.to_string())),
+    }
+
+    #[test]
+    fn two_first_uses_at_once_make_one_pair_of_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Gate::open(folder.path()).map(|gate| gate.public()).ok();
+        let keys: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        let stays = opened(folder.path()).0;
+        assert!(!keys.is_empty() && keys.iter().all(|key| *key == stays));
     }
 }

@@ -10,6 +10,7 @@ use glasshouse_core::traits::Unit;
 use super::builder::RunBuilder;
 use super::execute::{Executed, execute};
 use super::files::{Readers, write_whole};
+use super::limits::MOST_SEGMENTS;
 use super::record::write_record;
 use super::result::Timeline;
 use super::setup::Setup;
@@ -109,19 +110,18 @@ impl RunBuilder<OverheadRun> {
     /// # Errors
     /// [`RunFailure`] with the first error, and with the report of what was measured before it: an excluded row.
     pub async fn run(self) -> Result<OverheadReport, RunFailure<OverheadReport>> {
-        let (kind, setup, mut listener) = self.complete()?;
+        let (kind, mut setup, mut listener) = self.complete()?;
         let plan = kind.order.plan(kind.repeats);
         if plan.is_empty() {
             return Err(RunError::Missing { what: "at least one repeat", call: "repeats" }.into());
         }
-        let mut executed = execute(&setup, &plan, None, &mut *listener).await?;
-        let error = executed.error.take();
-        let report = report(&kind, &setup, executed);
-        match (error, report) {
-            (None, Ok(report)) => Ok(report),
-            (None, Err(error)) => Err(error.into()),
-            (Some(error), report) => Err(RunFailure { error, report: report.ok().map(Box::new) }),
+        if plan.len() > MOST_SEGMENTS {
+            return Err(RunError::TooManySegments { segments: plan.len(), most: MOST_SEGMENTS }.into());
         }
+        setup.segments = plan.len();
+        let mut executed = execute(&setup, &plan, None, &mut *listener).await?;
+        let errors = std::mem::take(&mut executed.errors);
+        RunFailure::outcome(errors, report(&kind, &setup, executed))
     }
 }
 

@@ -5,7 +5,7 @@ use glasshouse_core::overhead::Mode;
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::Receipt;
 
-use super::builder::RunBuilder;
+use super::builder::{Listener, RunBuilder};
 use super::execute::{Executed, execute};
 use super::record::write_record;
 use super::result::Timeline;
@@ -41,7 +41,7 @@ use super::{RunError, RunFailure, TrainedArtifact};
 #[derive(Debug, Default)]
 pub struct ProtectedRun(());
 
-/// What a protected run left.
+/// What a run of one segment left.
 #[derive(Debug)]
 pub struct RunReport {
     /// The run.
@@ -81,17 +81,40 @@ impl RunBuilder<ProtectedRun> {
     /// # Errors
     /// [`RunFailure`] with the first error, and with the report of whatever came home before it.
     pub async fn run(self) -> Result<RunReport, RunFailure<RunReport>> {
-        let (_, setup, mut listener) = self.complete()?;
-        let artifacts = setup.artifact_folder();
-        let mut executed = execute(&setup, &[Mode::Protected], Some(&artifacts), &mut *listener).await?;
-        let error = executed.error.take();
-        let report = report(&setup, executed);
-        match (error, report) {
-            (None, Ok(report)) => Ok(report),
-            (None, Err(error)) => Err(error.into()),
-            (Some(error), report) => Err(RunFailure { error, report: report.ok().map(Box::new) }),
-        }
+        let (_, setup, listener) = self.complete()?;
+        one(&setup, Mode::Protected, listener).await
     }
+}
+
+/// One raw training run on one allocation: the same workload and the same training loop without attestation, sealed data
+/// and zeroization. It shows the data to the allocation.
+#[derive(Debug, Default)]
+pub struct RawRun(());
+
+impl RawRun {
+    /// Composes a run.
+    pub fn builder() -> RunBuilder<Self> {
+        RunBuilder::new(Self::default())
+    }
+}
+
+impl RunBuilder<RawRun> {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// [`RunFailure`] with the first error, and with the report of whatever came home before it;
+    /// [`RunError::CleartextData`] for private data on a machine that is not the owner's.
+    pub async fn run(self) -> Result<RunReport, RunFailure<RunReport>> {
+        let (_, setup, listener) = self.complete()?;
+        one(&setup, Mode::Raw, listener).await
+    }
+}
+
+async fn one(setup: &Setup, mode: Mode, mut listener: Listener) -> Result<RunReport, RunFailure<RunReport>> {
+    let artifacts = setup.artifact_folder();
+    let mut executed = execute(setup, &[mode], Some(&artifacts), &mut *listener).await?;
+    let errors = std::mem::take(&mut executed.errors);
+    RunFailure::outcome(errors, report(setup, executed))
 }
 
 fn report(setup: &Setup, mut executed: Executed) -> Result<RunReport, RunError> {

@@ -18,8 +18,10 @@ use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 
 use super::artifacts::ArtifactFolder;
 use super::drive::Link;
+use super::limits::{Limits, progress_interval};
 use super::uploads::Uploads;
 use super::{Gate, RunError, StopHandle};
+use crate::raw::{RawOrder, raw_key};
 use crate::supervisor::{Journal, Patience, RentRequest, Rented, Supervisor};
 use crate::wire::{SegmentId, SegmentMode, StartSegment};
 
@@ -60,6 +62,10 @@ pub(super) struct Setup {
     pub(super) handle_signals: bool,
     pub(super) stop: StopHandle,
     pub(super) patience: Option<Patience>,
+    /// Segments in the plan, which share the record.
+    pub(super) segments: usize,
+    /// Bytes of all artifacts together.
+    pub(super) artifact_limit: u64,
 }
 
 impl Setup {
@@ -85,13 +91,17 @@ impl Setup {
         }
     }
 
-    /// How long a segment may take in all: its lease, and time to come and go.
-    pub(super) fn limit(&self) -> Duration {
-        let work = match self.budget {
+    /// What a segment may come to: in time, its lease, and time to come and go.
+    pub(super) fn limit(&self) -> Limits {
+        Limits::new(self.training().max(self.lease.ttl).saturating_add(self.linger), self.segments)
+    }
+
+    /// How long a segment trains at most.
+    fn training(&self) -> Duration {
+        match self.budget {
             Budget::Millis(millis) => Duration::from_millis(millis),
             Budget::Units(_) => self.lease.ttl,
-        };
-        work.max(self.lease.ttl).saturating_add(self.linger)
+        }
     }
 
     /// How long the agent may be unreachable before its segment counts as lost.
@@ -101,16 +111,18 @@ impl Setup {
 
     /// The output folder as artifacts may use it: not over the package, nor over the journal.
     pub(super) fn artifact_folder(&self) -> ArtifactFolder {
-        ArtifactFolder::new(&self.out, [self.package.path.as_path(), self.journal_path.as_path()])
+        let taken = [self.package.path.as_path(), self.journal_path.as_path()];
+        ArtifactFolder::new(&self.out, taken, self.artifact_limit)
     }
 
     fn job(&self) -> JobSpec {
+        let progress = progress_interval(self.progress, self.training(), self.segments);
         JobSpec {
             workload: self.package.sealed.manifest.workload.clone(),
             device: self.device,
             warmup_units: self.warmup_units,
             budget: self.budget,
-            progress_millis: u64::try_from(self.progress.as_millis()).unwrap_or(u64::MAX),
+            progress_millis: u64::try_from(progress.as_millis()).unwrap_or(u64::MAX),
             export: self.export,
         }
     }
@@ -144,15 +156,19 @@ impl Setup {
         let attestor = self.verifier.kind();
         match mode {
             Mode::Raw => {
-                let (_, digest) = uploads.raw.as_ref().ok_or(missing)?;
-                let job = Some(Blob(encode(&self.job())));
-                let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package: *digest, job };
-                Ok((start, Link::Raw(Box::new(OwnerChannel::raw(&rented.launch_secret, session)))))
+                let raw = uploads.raw.as_ref().ok_or(missing)?;
+                let unmet = RunError::Missing { what: "an agent that has answered", call: "provider" };
+                let boot = rented.client.boot().ok_or(unmet)?;
+                let secret = &rented.launch_secret;
+                let order = RawOrder::seal(self.job(), &raw.data_key, &raw.digests, secret, &session)?;
+                let (package, job) = (raw.upload.digest, Some(Blob(encode(&order))));
+                let start = StartSegment { id, mode: SegmentMode::Raw, session, attestor, package, job };
+                let channel = Box::new(OwnerChannel::raw(secret, session, &boot));
+                Ok((start, Link::Raw(channel, raw_key(secret, session)?)))
             }
             Mode::Protected => {
-                let (_, digest, _) = uploads.sealed.as_ref().ok_or(missing)?;
-                let start =
-                    StartSegment { id, mode: SegmentMode::Protected, session, attestor, package: *digest, job: None };
+                let package = uploads.sealed.as_ref().ok_or(missing)?.digest;
+                let start = StartSegment { id, mode: SegmentMode::Protected, session, attestor, package, job: None };
                 let reference = self.reference(rented)?;
                 let sealed = &self.package.sealed;
                 let config = OwnerConfig {

@@ -1,48 +1,77 @@
 //! What goes up to an allocation before its segments start.
 
-use std::io::{Cursor, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
 
+use glasshouse_core::claims::Assurance;
 use glasshouse_core::fixed::{Digest48, Fixed};
 use glasshouse_core::overhead::Mode;
-use glasshouse_core::package::open_file;
+use glasshouse_core::package::{PackageBuilder, PackageDigests, Source, open_file};
+use glasshouse_core::secret::Secret;
 use sha2::{Digest as _, Sha384};
 
 use super::execute::Teller;
 use super::setup::Setup;
 use super::{RunError, RunEvent};
-use crate::bundle;
 use crate::supervisor::Rented;
 
-/// What goes up: the sealed package, and for raw segments the same entries in the clear.
+/// What goes up: the sealed package, and for raw segments the same entries in a package of their own. Both are
+/// ciphertext, on the way and on the allocation's disk.
 pub(super) struct Uploads {
-    pub(super) sealed: Option<(PathBuf, Digest48, u64)>,
-    pub(super) raw: Option<(Vec<u8>, Digest48)>,
+    pub(super) sealed: Option<Upload>,
+    pub(super) raw: Option<RawUpload>,
+}
+
+/// A file as it goes up.
+pub(super) struct Upload {
+    file: File,
+    length: u64,
+    /// SHA-384 of the file, by which the agent knows it.
+    pub(super) digest: Digest48,
+}
+
+/// The package of raw segments, whose key each of them gets under the launch secret.
+pub(super) struct RawUpload {
+    pub(super) upload: Upload,
+    pub(super) data_key: Secret<32>,
+    pub(super) digests: PackageDigests,
 }
 
 impl Uploads {
     pub(super) fn prepare(setup: &Setup, plan: &[Mode]) -> Result<Self, RunError> {
+        let path = &setup.package.path;
         let sealed = match plan.contains(&Mode::Protected) {
-            true => Some(digest_of(&setup.package.path)?),
+            true => Some(File::open(path).and_then(Upload::new).map_err(|e| unusable(path, "read", &e))?),
             false => None,
         };
         let raw = match plan.contains(&Mode::Raw) {
-            true => Some(raw_bundle(setup)?),
+            true => Some(raw_package(setup)?),
             false => None,
         };
         Ok(Self { sealed, raw })
     }
 
-    pub(super) async fn send(&self, rented: &Rented, tell: &mut Teller<'_>) -> Result<(), RunError> {
-        if let Some((path, digest, length)) = &self.sealed {
-            let mut file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
-            send(rented, digest, *length, &mut file, tell).await?;
-        }
-        if let Some((bytes, digest)) = &self.raw {
-            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            send(rented, digest, length, &mut Cursor::new(bytes), tell).await?;
+    pub(super) async fn send(&mut self, rented: &Rented, tell: &mut Teller<'_>) -> Result<(), RunError> {
+        let raw = self.raw.as_mut().map(|raw| &mut raw.upload);
+        for Upload { file, length, digest } in self.sealed.as_mut().into_iter().chain(raw) {
+            send(rented, digest, *length, file, tell).await?;
         }
         Ok(())
+    }
+}
+
+impl Upload {
+    fn new(mut file: File) -> std::io::Result<Self> {
+        let (mut hash, mut length, mut buffer) = (Sha384::new(), 0_u64, vec![0; 1 << 20]);
+        file.rewind()?;
+        loop {
+            let count = file.read(&mut buffer)?;
+            let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else { break };
+            hash.update(piece);
+            length = length.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        Ok(Self { file, length, digest: Fixed(hash.finalize().into()) })
     }
 }
 
@@ -57,34 +86,30 @@ async fn send<R: Read + Seek + Send>(
     Ok(rented.client.upload(digest, total, source, told).await?)
 }
 
-fn raw_bundle(setup: &Setup) -> Result<(Vec<u8>, Digest48), RunError> {
+/// Seals the package's entries once more, in chunks of the same size, under a key that the gate has no part in: what a raw
+/// segment is shown must open nothing else.
+fn raw_package(setup: &Setup) -> Result<RawUpload, RunError> {
     let (provider, sealed) = (setup.provider.name(), &setup.package.sealed);
     if provider != "local" && !sealed.manifest.public_data && !setup.allow_cleartext {
         return Err(RunError::CleartextData { provider });
     }
     let opened = open_file(&setup.package.path, &sealed.data_key, &sealed.digests)?;
-    let mut bytes = Vec::new();
-    bundle::write(&opened.entries, &opened.manifest.public_inputs, &mut bytes).map_err(|e| RunError::File {
-        path: setup.package.path.clone(),
-        what: "bundled for raw segments",
-        why: e.to_string(),
-    })?;
-    let digest = Fixed(Sha384::digest(&bytes).into());
-    Ok((bytes, digest))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> RunError {
-    RunError::File { path: path.to_owned(), what: "read", why: error.to_string() }
-}
-
-fn digest_of(path: &Path) -> Result<(PathBuf, Digest48, u64), RunError> {
-    let mut file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
-    let (mut hash, mut total, mut buffer) = (Sha384::new(), 0_u64, vec![0; 1 << 20]);
-    loop {
-        let count = file.read(&mut buffer).map_err(|e| unreadable(path, &e))?;
-        let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else { break };
-        hash.update(piece);
-        total = total.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+    let manifest = opened.manifest;
+    let mut builder = PackageBuilder::new(manifest.workload)
+        .chunk_bytes(manifest.chunk_bytes)
+        .minimum_assurance(Assurance::SelfReported);
+    for (name, content) in &opened.entries {
+        builder = builder.entry(name.clone(), Source::Slice(content));
     }
-    Ok((path.to_owned(), Fixed(hash.finalize().into()), total))
+    builder = manifest.public_inputs.into_iter().fold(builder, PackageBuilder::public_input);
+    // Without a name from the start: nothing of it stays, however this process ends.
+    let unwritable = |e: std::io::Error| unusable(&setup.out, "written into", &e);
+    let mut file = tempfile::tempfile_in(&setup.out).map_err(unwritable)?;
+    let again = builder.seal_to(&mut file)?;
+    let upload = Upload::new(file).map_err(unwritable)?;
+    Ok(RawUpload { upload, data_key: again.data_key, digests: again.digests })
+}
+
+fn unusable(path: &Path, what: &'static str, error: &std::io::Error) -> RunError {
+    RunError::File { path: path.to_owned(), what, why: error.to_string() }
 }

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use glasshouse_core::channel::Phase;
+use glasshouse_core::fixed::Blob;
 use glasshouse_core::package::inspect_file;
 use glasshouse_core::refusal::{Code, Refusal};
 use glasshouse_core::secret::Secret;
@@ -19,7 +20,7 @@ use glasshouse_core::traits::{AttestError, Attestor};
 use super::finish::Held;
 use super::run::{Order, Segment, SegmentFailure, Source};
 use crate::clock;
-use crate::frames::{FromSegment, ToSegment};
+use crate::frames::{Answer, ToSegment};
 use crate::wire::SegmentStep;
 
 /// Answers challenges until a release opens. Refusals go back to the gate, which may try again.
@@ -45,31 +46,31 @@ pub(super) fn attest(
     let deadline = clock::boot().saturating_add(patience);
     loop {
         match segment.port.wait(deadline.saturating_sub(clock::boot())) {
-            Some(ToSegment::Challenge(challenge)) => {
+            Some(ToSegment::Challenge { question, challenge }) => {
                 segment.enter(SegmentStep::Attest);
                 challenged = clock::boot();
                 match session.challenge(&challenge.0, attestor, clock::now()) {
                     Ok(evidence) => {
                         attested = clock::boot();
                         segment.enter(SegmentStep::AwaitRelease);
-                        segment.port.evidence(evidence);
+                        segment.port.answer(question, Answer::Evidence(Blob(evidence)));
                     }
-                    Err(e) => refuse(segment, e)?,
+                    Err(e) => refuse(segment, question, e)?,
                 }
             }
-            Some(ToSegment::Release(release)) => match session.release(&release.0, clock::now()) {
+            Some(ToSegment::Release { question, release }) => match session.release(&release.0, clock::now()) {
                 Ok(grant) => {
                     let released = clock::boot();
                     held.data_key = Some(grant.data_key);
                     segment.channel = Some(grant.channel);
-                    let _ = segment.port.send(&FromSegment::Released);
+                    segment.port.answer(question, Answer::Released);
                     segment.phase_at(Phase::Challenged, challenged);
                     segment.phase_at(Phase::Attested, attested);
                     segment.phase_at(Phase::Released, released);
                     let source = Source::Sealed { digests, result_key: grant.result_key };
                     return Ok(Order { job: grant.job, lease: Some(grant.lease), source });
                 }
-                Err(e) => refuse(segment, e)?,
+                Err(e) => refuse(segment, question, e)?,
             },
             // Nothing else means anything here, and nothing here obeys a command that came before the release.
             Some(_) => {}
@@ -82,19 +83,20 @@ pub(super) fn attest(
 }
 
 /// Tells the gate. What no further message can mend also ends the segment.
-fn refuse(segment: &mut Segment<'_>, error: SegmentError) -> Result<(), SegmentFailure> {
+fn refuse(segment: &mut Segment<'_>, question: u64, error: SegmentError) -> Result<(), SegmentFailure> {
+    let mut tell = |refusal| segment.port.answer(question, Answer::Refused(refusal));
     match error {
         SegmentError::Refused(refusal) => {
-            segment.port.refuse(refusal);
+            tell(refusal);
             Ok(())
         }
         SegmentError::Attest(error) => {
-            segment.port.refuse(no_evidence(&error));
+            tell(no_evidence(&error));
             Err(SegmentFailure::Attest(error))
         }
         _ => {
             let refusal = Refusal::new(Code::new("no-randomness"), "an operating system with randomness", "none");
-            segment.port.refuse(refusal);
+            tell(refusal);
             Err(SegmentFailure::NoRandomness)
         }
     }

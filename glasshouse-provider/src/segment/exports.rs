@@ -1,4 +1,4 @@
-//! Artifacts on their way out: sealed to the owner in a protected run.
+//! Artifacts on their way out: sealed to the owner's result key, those of a raw segment to a key out of the launch secret.
 
 use glasshouse_core::channel::EventBody;
 use glasshouse_core::fixed::{Blob, Nonce32, PublicKey32};
@@ -11,6 +11,7 @@ use crate::artifact_name;
 use crate::frames::{ARTIFACT_PIECE, FromSegment};
 
 /// Whom artifacts are sealed to.
+#[derive(Clone, Copy)]
 pub(super) struct SealTo {
     pub(super) owner: PublicKey32,
     pub(super) session: Nonce32,
@@ -18,23 +19,16 @@ pub(super) struct SealTo {
 
 pub(super) struct Exports<'a, 'b> {
     pub(super) segment: &'a mut Segment<'b>,
-    /// Absent in a raw segment, whose artifacts leave as they are.
-    pub(super) seal_to: Option<SealTo>,
+    pub(super) seal_to: SealTo,
 }
 
 impl ArtifactSink for Exports<'_, '_> {
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), WorkloadError> {
         let failed = |why: String| WorkloadError::Artifact { name: name.to_owned(), why };
         artifact_name::check(name).map_err(|why| failed(why.to_owned()))?;
-        let sealed = match &self.seal_to {
-            None => None,
-            Some(to) => {
-                let sealed = seal_artifact(&to.owner, &to.session, name, bytes).map_err(|e| failed(e.to_string()))?;
-                Some(encode(&sealed))
-            }
-        };
-        let outgoing = sealed.as_deref().unwrap_or(bytes);
-        let mut pieces = outgoing.chunks(ARTIFACT_PIECE).peekable();
+        let SealTo { owner, session } = &self.seal_to;
+        let sealed = encode(&seal_artifact(owner, session, name, bytes).map_err(|e| failed(e.to_string()))?);
+        let mut pieces = sealed.chunks(ARTIFACT_PIECE).peekable();
         loop {
             // An artifact without a byte still is one piece, the last.
             let piece = pieces.next().unwrap_or_default();
@@ -49,7 +43,7 @@ impl ArtifactSink for Exports<'_, '_> {
             name: name.to_owned(),
             sha256: sha256(bytes),
             bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            sealed_sha256: sealed.as_deref().map(sha256),
+            sealed_sha256: Some(sha256(&sealed)),
         });
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use glasshouse_core::channel::{EventBody, Outcome, Phase};
 use glasshouse_core::claims::RuntimeState;
+use glasshouse_core::host_memory::HostZeroizer;
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{SecretRegion, Workload, Zeroizer};
 
@@ -61,14 +62,8 @@ fn zeroize(segment: &mut Segment<'_>, mut held: Held, ended: Ended) -> Ended {
 /// Wipes the data key and whatever the zeroizer was told of, and checks that nothing else is alive.
 fn wipe(held: &mut Held) -> Result<glasshouse_core::traits::Receipt, SegmentFailure> {
     let key = held.data_key.take();
-    let Some(zeroizer) = held.zeroizer.as_mut() else {
-        // Refused before anything was opened: dropping the key wiped it, but nobody can vouch for it.
-        drop(key);
-        return Err(SegmentFailure::Zeroize(glasshouse_core::traits::ZeroizeError::NotWiped {
-            region: "data key".to_owned(),
-            why: "there is no zeroizer for this device".to_owned(),
-        }));
-    };
+    // Nothing is opened before there is a zeroizer for the device: until then secrets lie in the host's memory alone.
+    let zeroizer = held.zeroizer.get_or_insert_with(|| Box::new(HostZeroizer::new()));
     if let Some(key) = key {
         zeroizer.track(SecretRegion { label: "data key".to_owned(), target: Box::new(key) });
     }

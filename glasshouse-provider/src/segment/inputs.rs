@@ -1,4 +1,4 @@
-//! What the workload is given, from a package or a raw bundle, and public inputs checked by digest.
+//! What the workload is given: a package's entries, opened into memory, and public inputs checked by digest.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -20,10 +20,9 @@ use glasshouse_core::traits::Inputs;
 use sha2::{Digest as _, Sha256};
 
 use super::run::SegmentFailure;
-use crate::bundle;
 
-/// Folder on the allocation that holds public inputs under their names.
-const PUBLIC_VARIABLE: &str = "GLASSHOUSE_PUBLIC_INPUTS";
+/// Environment variable of an allocation: the folder that holds public inputs under their names.
+pub const PUBLIC_INPUTS_VARIABLE: &str = "GLASSHOUSE_PUBLIC_INPUTS";
 
 /// Opens a sealed package into memory.
 pub(super) fn from_package(
@@ -35,27 +34,18 @@ pub(super) fn from_package(
     Ok(Inputs { sealed: opened.entries, public: public_inputs(&opened.manifest.public_inputs)? })
 }
 
-/// Reads a raw segment's inputs.
-pub(super) fn from_bundle(path: &Path) -> Result<Inputs, SegmentFailure> {
-    let read = || {
-        let file = File::open(path)?;
-        let total = file.metadata()?.len();
-        bundle::read(std::io::BufReader::new(file), total)
-    };
-    let bundle = read().map_err(|e| SegmentFailure::Package(format!("raw inputs: {e}")))?;
-    Ok(Inputs { sealed: bundle.entries, public: public_inputs(&bundle.public_inputs)? })
-}
-
 fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, SegmentFailure> {
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }
     let failure = |name: &str, why: String| SegmentFailure::PublicInput { name: name.to_owned(), why };
-    let folder = std::env::var_os(PUBLIC_VARIABLE).map(PathBuf::from);
+    let folder = std::env::var_os(PUBLIC_INPUTS_VARIABLE).map(PathBuf::from);
     wanted
         .iter()
         .map(|input| {
-            let folder = folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_VARIABLE}")))?;
+            let folder =
+                folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_INPUTS_VARIABLE}")))?;
+            provide(input, folder)?;
             let path = folder.join(&input.name);
             let (seen, bytes) =
                 sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;
@@ -67,6 +57,23 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
             Ok((input.name.clone(), path))
         })
         .collect()
+}
+
+/// Fetches what is not there, where this build can; what cannot be had is found missing in a moment.
+#[cfg(feature = "hub")]
+fn provide(input: &PublicInput, folder: &Path) -> Result<(), SegmentFailure> {
+    if folder.join(&input.name).is_file() || !input.source.starts_with("http") {
+        return Ok(());
+    }
+    let failure = |why: String| SegmentFailure::PublicInput { name: input.name.clone(), why };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| failure(e.to_string()))?;
+    runtime.block_on(crate::hub::fetch_public(input, folder)).map_err(|e| failure(e.to_string()))
+}
+
+#[cfg(not(feature = "hub"))]
+fn provide(_: &PublicInput, _: &Path) -> Result<(), SegmentFailure> {
+    Ok(())
 }
 
 fn sha256_of(path: &Path) -> std::io::Result<(Digest32, u64)> {

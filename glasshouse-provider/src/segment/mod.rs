@@ -1,7 +1,7 @@
 //! A segment: a fresh process that attests, trains and zeroizes, and talks to its agent over its pipes alone.
 //!
-//! Raw and protected segments run the same set-up, the same training loop and the same channel; a raw one leaves out
-//! attestation, the sealed package and zeroization, and nothing else.
+//! Raw and protected segments run the same set-up, open a sealed package in the same way, and run the same training loop
+//! and the same channel; a raw one leaves out attestation, the release and zeroization, and nothing else.
 
 mod attest;
 mod exports;
@@ -12,4 +12,5 @@ mod run;
 mod stop;
 mod training;
 
+pub use inputs::PUBLIC_INPUTS_VARIABLE;
 pub(crate) use run::main;

@@ -12,14 +12,12 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use glasshouse_core::fixed::Blob;
-use glasshouse_core::refusal::Refusal;
 use glasshouse_core::secret::Secret;
 use rustix::process::Signal;
 
 use super::stop::{Stop, StopFlag};
 use crate::clock;
-use crate::frames::{self, FromSegment, SegmentStart, ToSegment};
+use crate::frames::{self, Answer, FromSegment, SegmentStart, ToSegment};
 use crate::roles::note;
 use crate::wire::{SegmentStep, StepMark};
 
@@ -28,7 +26,7 @@ const LAST_GRACE: Duration = Duration::from_secs(4);
 
 /// What wakes a waiting segment.
 pub(super) enum Incoming {
-    Message(ToSegment),
+    Message(Box<ToSegment>),
     /// Look at the stop flag.
     Stop,
 }
@@ -73,18 +71,14 @@ impl Port {
         let _ = self.send(&FromSegment::Step(StepMark { step, boot_micros: clock::boot_micros() }));
     }
 
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let _ = self.send(&FromSegment::Refused(refusal));
-    }
-
-    pub(super) fn evidence(&mut self, evidence: Vec<u8>) {
-        let _ = self.send(&FromSegment::Evidence(Blob(evidence)));
+    pub(super) fn answer(&mut self, question: u64, answer: Answer) {
+        let _ = self.send(&FromSegment::Answer { question, answer });
     }
 
     /// The next message, if one is there.
     pub(super) fn poll(&self) -> Option<ToSegment> {
         match self.incoming.try_recv() {
-            Ok(Incoming::Message(message)) => Some(message),
+            Ok(Incoming::Message(message)) => Some(*message),
             Ok(Incoming::Stop) | Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
         }
     }
@@ -95,7 +89,7 @@ impl Port {
             return None;
         }
         match self.incoming.recv_timeout(patience) {
-            Ok(Incoming::Message(message)) => Some(message),
+            Ok(Incoming::Message(message)) => Some(*message),
             Ok(Incoming::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
         }
     }
@@ -106,7 +100,7 @@ fn listen(mut input: File, sender: Sender<Incoming>, stop: StopFlag) {
         loop {
             match frames::read(&mut input) {
                 Ok(Some(message)) => {
-                    if sender.send(Incoming::Message(message)).is_err() {
+                    if sender.send(Incoming::Message(Box::new(message))).is_err() {
                         return;
                     }
                 }

@@ -29,6 +29,7 @@ use super::stop::Stop;
 use super::training::train;
 use crate::clock;
 use crate::frames::{FromSegment, SegmentStart};
+use crate::raw::{RawOrder, raw_key};
 use crate::roles::{LaunchError, Registry, SegmentContext, anti_debug_level, note};
 use crate::wire::{SegmentMode, SegmentStep};
 
@@ -86,8 +87,10 @@ pub(super) struct Order {
 }
 
 pub(super) enum Source {
+    /// Its data key is held.
     Sealed { digests: PackageDigests, result_key: PublicKey32 },
-    Raw,
+    /// Nobody proved anything for this one: it is no data key of the gate's.
+    Raw { digests: PackageDigests, data_key: Secret<32>, result_key: PublicKey32 },
 }
 
 /// Runs a segment. Gives the process's exit code: 0 completed, 1 failed, 3 stopped.
@@ -120,23 +123,27 @@ pub(crate) fn main(registry: &Registry) -> i32 {
     }
 }
 
+/// What may panic, so that what was held survives it.
+fn guarded<T>(work: impl FnOnce() -> Result<T, SegmentFailure>) -> Result<T, SegmentFailure> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(SegmentFailure::Panicked))
+}
+
 impl Segment<'_> {
     fn live(&mut self, secret: Secret<32>) -> (Outcome, Option<String>) {
         let mut held = Held::default();
-        let began = match catch_unwind(AssertUnwindSafe(|| self.begin(secret, &mut held))) {
-            Ok(Ok(order)) => order,
-            Ok(Err(failure)) => return self.fail_before_release(&failure),
-            Err(_) => return self.fail_before_release(&SegmentFailure::Panicked),
+        let began = guarded(|| self.begin(secret, &mut held));
+        let worked = match began {
+            Ok(order) => guarded(|| self.work(order, &mut held)),
+            // From the grant on only zeroization ends it, in whatever line it failed.
+            Err(failure) if held.data_key.is_some() || self.channel.is_some() => Err(failure),
+            Err(failure) => return self.fail_before_release(&failure),
         };
-        let protected = matches!(began.source, Source::Sealed { .. });
-        let worked = catch_unwind(AssertUnwindSafe(|| self.work(began, &mut held)));
         let ended = match worked {
-            Ok(Ok(None)) => (Outcome::Completed, None),
-            Ok(Ok(Some(stop))) => (Outcome::Stopped, Some(stop.to_string())),
-            Ok(Err(failure)) => self.failed(&failure),
-            Err(_) => self.failed(&SegmentFailure::Panicked),
+            Ok(None) => (Outcome::Completed, None),
+            Ok(Some(stop)) => (Outcome::Stopped, Some(stop.to_string())),
+            Err(failure) => self.failed(&failure),
         };
-        let ended = finish(self, held, protected, ended);
+        let ended = finish(self, held, self.start.mode == SegmentMode::Protected, ended);
         match (ended, deliver(self)) {
             // The work is done, but nobody has it.
             ((Outcome::Completed, _), Some(undelivered)) => (Outcome::Stopped, Some(undelivered)),
@@ -166,10 +173,13 @@ impl Segment<'_> {
         match self.start.mode {
             SegmentMode::Protected => attest(self, secret, attestor.as_ref(), held),
             SegmentMode::Raw => {
-                let job = self.start.job.as_ref().map_or(&[][..], |job| &job.0);
-                let job: JobSpec = decode("job", job, JobSpec::LIMIT)?;
-                self.channel = Some(RuntimeChannel::raw(&secret, self.start.session));
-                Ok(Order { job, lease: None, source: Source::Raw })
+                let order = self.start.job.as_ref().map_or(&[][..], |order| &order.0);
+                let order: RawOrder = decode("raw order", order, RawOrder::LIMIT)?;
+                let session = self.start.session;
+                let (job, data_key, digests) = order.open(&secret, &session)?;
+                let result_key = raw_key(&secret, session)?.public();
+                self.channel = Some(RuntimeChannel::raw(&secret, self.start.session, &self.start.boot));
+                Ok(Order { job, lease: None, source: Source::Raw { digests, data_key, result_key } })
             }
         }
     }
@@ -184,16 +194,21 @@ impl Segment<'_> {
         let workload: &mut dyn Workload = held.workload.insert(workload).as_mut();
         self.enter(SegmentStep::OpenPackage);
         let path = self.start.package.clone();
-        let (inputs, seal_to) = match &source {
-            Source::Raw => (inputs::from_bundle(&path)?, None),
+        let (inputs, owner) = match &source {
+            Source::Raw { digests, data_key, result_key } => {
+                (inputs::from_package(&path, data_key, digests)?, *result_key)
+            }
             Source::Sealed { digests, result_key } => {
                 held.zeroizer = self.registry.make_zeroizer(job.device);
                 if held.zeroizer.is_none() {
                     return Err(SegmentFailure::NoZeroizer(job.device));
                 }
+                // Making a workload and a zeroizer takes time that is the registry's.
+                if let Some(Err(refusal)) = lease.as_mut().map(|lease| lease.check(0, clock::now())) {
+                    return Ok(Some(Stop::Lease(refusal)));
+                }
                 let data_key = held.data_key.as_ref().ok_or(SegmentFailure::NoRandomness)?;
-                let inputs = inputs::from_package(&path, data_key, digests)?;
-                (inputs, Some(SealTo { owner: *result_key, session: self.start.session }))
+                (inputs::from_package(&path, data_key, digests)?, *result_key)
             }
         };
         self.context.enter(RuntimeState::Training);
@@ -201,7 +216,8 @@ impl Segment<'_> {
         self.enter(SegmentStep::Prepare);
         workload.prepare(inputs, job.device)?;
         self.phase(Phase::Prepared);
-        let stop = train(self, workload, &job, lease.as_mut())?;
+        let seal_to = SealTo { owner, session: self.start.session };
+        let stop = train(self, workload, &job, lease.as_mut(), seal_to)?;
         if job.export && stop.as_ref().is_none_or(|stop| *stop == Stop::Asked) {
             self.enter(SegmentStep::Export);
             self.phase(Phase::Exporting);

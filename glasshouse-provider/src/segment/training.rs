@@ -8,11 +8,16 @@ use glasshouse_core::refusal::{Code, Refusal};
 use glasshouse_core::segment::LeaseGuard;
 use glasshouse_core::traits::{Progress, Workload};
 
+use super::exports::{Exports, SealTo};
 use super::run::{Segment, SegmentFailure};
 use super::stop::Stop;
 use crate::clock;
-use crate::frames::ToSegment;
+use crate::frames::{Answer, ToSegment};
+use crate::progress;
 use crate::wire::SegmentStep;
+
+/// Events that may wait at the agent for an owner who is away, before progress waits for the owner too.
+const MAX_UNACKNOWLEDGED: u64 = 256;
 
 /// Trains until the budget is used, the workload is finished, or something stops it.
 pub(super) fn train(
@@ -20,10 +25,11 @@ pub(super) fn train(
     workload: &mut dyn Workload,
     job: &JobSpec,
     lease: Option<&mut LeaseGuard>,
+    seal_to: SealTo,
 ) -> Result<Option<Stop>, SegmentFailure> {
     let batch = workload.launch_batch().max(1);
-    let none = Progress { done: 0, total: None, loss: None };
-    let mut training = Training { segment, workload, lease, batch, progress: none };
+    let checkpoints = job.export.then_some(seal_to);
+    let mut training = Training { segment, workload, lease, checkpoints, batch, progress: Progress::default() };
     let warm_up = job.warmup_units.next_multiple_of(batch);
     if let Some(stop) = training.warm_up(warm_up)? {
         return Ok(Some(stop));
@@ -35,6 +41,8 @@ struct Training<'a, 'b> {
     segment: &'a mut Segment<'b>,
     workload: &'a mut dyn Workload,
     lease: Option<&'a mut LeaseGuard>,
+    /// Whom checkpoints are sealed to; absent where nothing is exported.
+    checkpoints: Option<SealTo>,
     batch: u64,
     progress: Progress,
 }
@@ -46,6 +54,9 @@ impl Training<'_, '_> {
             return Ok(Some(stop));
         }
         self.progress = self.workload.advance(self.batch)?;
+        if let Some(seal_to) = self.checkpoints {
+            self.workload.checkpoint(&mut Exports { segment: self.segment, seal_to })?;
+        }
         Ok(None)
     }
 
@@ -98,7 +109,9 @@ impl Training<'_, '_> {
             }
             let now = clock::boot();
             total.ended = now;
-            if now.saturating_sub(latest.began) >= every {
+            // Progress that nobody takes is held back: the stretch goes on, and the next one to be said is longer.
+            let due = progress::interval(every, total.length());
+            if now.saturating_sub(latest.began) >= due && self.segment.unacknowledged() < MAX_UNACKNOWLEDGED {
                 latest.ended = now;
                 self.report(&latest);
                 latest = Stretch { began: now, ended: now, first: self.progress.done };
@@ -161,12 +174,17 @@ impl Segment<'_> {
             ToSegment::Ack { through } => self.acknowledged = self.acknowledged.max(Some(through)),
             ToSegment::Command(record) => self.command(&record.0),
             // The agent answers a repeated release itself, and a challenge now is a mistake of the gate's.
-            ToSegment::Challenge(_) | ToSegment::Release(_) => {
+            ToSegment::Challenge { question, .. } | ToSegment::Release { question, .. } => {
                 let refusal = Refusal::new(Code::OUT_OF_ORDER, "a command", "a message from before the release");
-                self.port.refuse(refusal);
+                self.port.answer(question, Answer::Refused(refusal));
             }
             ToSegment::Start(_) => {}
         }
+    }
+
+    fn unacknowledged(&self) -> u64 {
+        let emitted = self.channel.as_ref().map_or(0, |channel| channel.emitted());
+        emitted.saturating_sub(self.acknowledged.map_or(0, |through| through.saturating_add(1)))
     }
 
     fn command(&mut self, bytes: &[u8]) {

@@ -7,16 +7,17 @@ use glasshouse_core::overhead::{Figure, Label};
 use glasshouse_core::record::{BilledSpend, CleanupProof};
 use glasshouse_core::traits::{AllocationId, Provider, ProviderError};
 
-use super::{Journal, JournalError, OpenEntry, Patience};
+use super::{Journal, OpenEntry, Patience, SupervisorError};
 use crate::clock;
 
-/// Ends what an entry stands for, as far as it can be found.
+/// Ends what an entry stands for, as far as it can be found. An error is that of the journal alone: the end was asked for
+/// and looked for all the same.
 pub(super) async fn end(
     provider: &dyn Provider,
     journal: &Journal,
     patience: Patience,
     entry: &OpenEntry,
-) -> Result<CleanupProof, JournalError> {
+) -> Result<CleanupProof, SupervisorError> {
     let deadline = Instant::now() + patience.end;
     let mut requested_at = None;
     let mut absent_at: Vec<UnixMillis> = Vec::new();
@@ -56,11 +57,15 @@ pub(super) async fn end(
     let gone = absent_at.len() >= 2;
     // A request that nobody accepted is still one that was made: without a date the proof would say `kept`.
     let requested_at = requested_at.or(Some(clock::wall()));
-    let proof = CleanupProof::new(Label::lossy(provider.name()), allocation, requested_at, absent_at, spend);
-    if gone {
-        journal.gone(&entry.name)?;
+    let proof = |absent_at| {
+        CleanupProof::new(Label::lossy(provider.name()), allocation.clone(), requested_at, absent_at, spend)
+    };
+    let journalled = if gone { journal.gone(&entry.name) } else { Ok(()) };
+    match journalled {
+        Ok(()) => Ok(proof(absent_at)),
+        // Record and journal say the same: an allocation that the journal still has is not confirmed to be gone.
+        Err(error) => Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error }),
     }
-    Ok(proof)
 }
 
 enum Look {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{AllocationId, AllocationState, ProviderError};
 
 use super::JournalError;
@@ -9,9 +10,18 @@ use crate::client::ClientError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SupervisorError {
-    /// The journal cannot be written; nothing was asked for.
+    /// The journal cannot be written; nothing was asked for, or its end was.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The allocation was ended, but the journal does not say so.
+    #[error("{}: what was seen of its end cannot be journalled: {error}; it stays in the journal as unconfirmed", proof.allocation)]
+    Unjournalled {
+        /// The proof, unconfirmed as in the journal.
+        proof: Box<CleanupProof>,
+        /// Why it could not be written.
+        #[source]
+        error: JournalError,
+    },
     /// The provider said no, or nothing.
     #[error(transparent)]
     Provider(#[from] ProviderError),

@@ -1,5 +1,5 @@
 //! The write-ahead journal: what was asked for stands in it before it is asked for, and leaves it when its absence was
-//! seen. JSON lines, each synced before the call it announces.
+//! seen. Each line is durable before the call that it announces.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -9,12 +9,11 @@
 )]
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::durable::{LineLog, LineLogError};
 use glasshouse_core::traits::AllocationId;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +51,18 @@ pub enum JournalError {
     },
 }
 
+impl From<LineLogError> for JournalError {
+    fn from(error: LineLogError) -> Self {
+        match error {
+            LineLogError::InUse { path } => Self::InUse { path },
+            LineLogError::Damaged { path, line, .. } => Self::Damaged { path, line },
+            LineLogError::Io { path, what, why } => Self::Io { path, what, why },
+            // An error of a later version of the log's.
+            other => Self::Io { path: "file".to_owned(), what: "used", why: other.to_string() },
+        }
+    }
+}
+
 /// An allocation that was asked for and that nobody has seen to be gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenEntry {
@@ -73,20 +84,22 @@ enum Line {
     Gone { name: String, at: UnixMillis },
 }
 
-/// The journal. One owner has it open at a time.
+/// The journal. One owner has it open at a time. After a line that could not be written, on a full disk say, it takes
+/// no more until it is opened again.
 pub struct Journal {
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    file: Option<(PathBuf, File)>,
+    /// None for a journal of this process alone.
+    log: Option<LineLog>,
     open: BTreeMap<String, OpenEntry>,
 }
 
 impl Journal {
     /// A journal that does not survive this process: for tests, and providers whose allocations do not either.
     pub fn memory() -> Self {
-        Self { inner: Mutex::new(Inner { file: None, open: BTreeMap::new() }) }
+        Self { inner: Mutex::new(Inner { log: None, open: BTreeMap::new() }) }
     }
 
     /// Opens or creates a journal file.
@@ -94,37 +107,12 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]. A line cut short by a crash is the last one and is dropped: its call was never made.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
-        let path = path.into();
-        let io =
-            |what, e: std::io::Error| JournalError::Io { path: path.display().to_string(), what, why: e.to_string() };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&path)
-            .map_err(|e| io("opened", e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                return Err(JournalError::InUse { path: path.display().to_string() });
-            }
-            Err(std::fs::TryLockError::Error(e)) => return Err(io("locked", e)),
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| io("read", e))?;
-        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end.saturating_add(1));
         let mut open = BTreeMap::new();
-        for (index, line) in bytes.get(..whole).unwrap_or_default().split(|b| *b == b'\n').enumerate() {
-            if line.is_empty() {
-                continue;
-            }
-            let damaged = |_| JournalError::Damaged { path: path.display().to_string(), line: index.saturating_add(1) };
-            apply(&mut open, serde_json::from_slice(line).map_err(damaged)?);
-        }
-        let end = u64::try_from(whole).unwrap_or(u64::MAX);
-        file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|e| io("written", e))?;
-        Ok(Self { inner: Mutex::new(Inner { file: Some((path, file)), open }) })
+        let log = LineLog::open(path, |line| {
+            apply(&mut open, line);
+            Ok(())
+        })?;
+        Ok(Self { inner: Mutex::new(Inner { log: Some(log), open }) })
     }
 
     /// Everything that was asked for and that nobody has seen to be gone.
@@ -148,15 +136,8 @@ impl Journal {
 
     fn write(&self, line: Line) -> Result<(), JournalError> {
         let mut inner = self.lock();
-        if let Some((path, file)) = &mut inner.file {
-            let io = |e: std::io::Error| JournalError::Io {
-                path: path.display().to_string(),
-                what: "written",
-                why: e.to_string(),
-            };
-            let mut bytes = serde_json::to_vec(&line).map_err(|e| io(e.into()))?;
-            bytes.push(b'\n');
-            file.write_all(&bytes).and_then(|()| file.sync_data()).map_err(io)?;
+        if let Some(log) = &mut inner.log {
+            log.append(&line)?;
         }
         apply(&mut inner.open, line);
         Ok(())
@@ -200,7 +181,9 @@ mod tests {
         journal.gone("gh-c").unwrap();
         drop(journal);
         // A crash in the middle of a line.
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"event\":\"gone\",\"na").unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(b"{\"event\":\"gone\",\"na");
+        std::fs::write(&path, bytes).unwrap();
         let open = Journal::open(&path).unwrap().open_entries();
         let ids: Vec<_> = open.iter().map(|e| (e.name.as_str(), e.id.clone())).collect();
         assert_eq!(ids, [("gh-a", None), ("gh-b", Some(AllocationId("7".into())))]);

@@ -76,14 +76,18 @@ impl Supervisor {
     /// killed left behind. Gives a proof for each; one whose outcome is not `observed` stays in the journal.
     ///
     /// # Errors
-    /// [`SupervisorError::Journal`]; a provider that does not answer leaves its allocations unconfirmed.
+    /// [`SupervisorError::Unjournalled`], after everything was asked to end; a provider that does not answer leaves its
+    /// allocations unconfirmed.
     pub async fn recover(&self) -> Result<Vec<CleanupProof>, SupervisorError> {
-        let mut proofs = Vec::new();
+        let (mut proofs, mut first) = (Vec::new(), None);
         for entry in self.journal.open_entries() {
             if entry.provider == self.provider.name() {
-                proofs.push(end::end(&*self.provider, &self.journal, self.patience, &entry).await?);
+                match end::end(&*self.provider, &self.journal, self.patience, &entry).await {
+                    Ok(proof) => proofs.push(proof),
+                    Err(error) => first = first.or(Some(error)),
+                }
             }
         }
-        Ok(proofs)
+        first.map_or(Ok(proofs), Err)
     }
 }

@@ -84,8 +84,12 @@ impl Supervisor {
         };
         let secret = Arc::new(spec.launch_secret);
         let allocation = created?;
-        self.journal.created(&entry.name, &allocation.id)?;
         entry.id = Some(allocation.id.clone());
+        if let Err(error) = self.journal.created(&entry.name, &allocation.id) {
+            // Nothing goes on running that the journal cannot follow. It still has the name, should this not end it.
+            let _ = end::end(&*self.provider, &self.journal, self.patience, &entry).await;
+            return Err(error.into());
+        }
         match self.wait_reachable(&allocation, request, &secret).await {
             Ok((client, container)) => Ok(Some(Rented {
                 provider: self.provider.clone(),
@@ -99,7 +103,8 @@ impl Supervisor {
                 client,
             })),
             Err(error) => {
-                end::end(&*self.provider, &self.journal, self.patience, &entry).await?;
+                // An end that cannot be journalled is still open there: the next run looks again.
+                let _ = end::end(&*self.provider, &self.journal, self.patience, &entry).await;
                 Err(error)
             }
         }
@@ -134,8 +139,8 @@ impl Supervisor {
             tokio::time::sleep(self.patience.poll).await;
         }
         // Not seen over the whole time in which it would have shown. Still, only two sightings of absence close it.
-        let proof = end::end(&*self.provider, &self.journal, self.patience, entry).await?;
-        if proof.outcome == glasshouse_core::overhead::Cleanup::Observed {
+        let ended = end::end(&*self.provider, &self.journal, self.patience, entry).await;
+        if ended.is_ok_and(|proof| proof.outcome == glasshouse_core::overhead::Cleanup::Observed) {
             return Err(error.into());
         }
         let (provider, name) = (self.provider.name(), entry.name.clone());
@@ -238,11 +243,12 @@ impl Rented {
     /// gone stays in the journal.
     ///
     /// # Errors
-    /// [`SupervisorError::Journal`] when the journal cannot be written.
+    /// [`SupervisorError::Unjournalled`], with the proof, when the journal cannot be written.
     pub async fn end(mut self) -> Result<CleanupProof, SupervisorError> {
-        let proof = end::end(&*self.provider, &self.journal, self.patience, &self.entry).await;
-        self.ended = proof.is_ok();
-        Ok(proof?)
+        let ended = end::end(&*self.provider, &self.journal, self.patience, &self.entry).await;
+        // Asked for and looked for, whatever the journal took.
+        self.ended = true;
+        ended
     }
 }
 

@@ -20,6 +20,8 @@ pub enum WireCode {
     Unauthenticated,
     /// This counter was used before, or is too old to tell.
     Replayed,
+    /// The request is for an agent that was here before: this one was started anew and knows nothing of it.
+    Restarted,
     /// The body is not what the path takes.
     Malformed,
     /// The body is larger than its limit.
@@ -59,7 +61,7 @@ impl WireCode {
     /// The HTTP status (RFC 9110) that carries it.
     pub const fn status(self) -> u16 {
         match self {
-            Self::Unauthenticated | Self::Replayed => 401,
+            Self::Unauthenticated | Self::Replayed | Self::Restarted => 401,
             Self::Malformed => 400,
             Self::TooLarge => 413,
             Self::NoSuchPath | Self::NoSuchSegment | Self::NoSuchPackage | Self::NoSuchArtifact => 404,

@@ -6,7 +6,7 @@
     clippy::arithmetic_side_effects
 )]
 
-use glasshouse_core::fixed::{Digest48, Fixed};
+use glasshouse_core::fixed::{Digest48, Fixed, Nonce32};
 use glasshouse_core::secret::Secret;
 use glasshouse_core::transcript::{Transcript, sha384};
 use hkdf::Hkdf;
@@ -19,13 +19,17 @@ use sha2::Sha384;
 /// everything that must be safe from them is sealed or signed inside the bodies.
 pub(crate) struct MacKey(Secret<48>);
 
-/// What a request's MAC covers.
+/// What a request's MAC covers: its head alone, which holds the body's digest, so that it is checked before a byte of the
+/// body is taken.
 pub(crate) struct RequestHead<'a> {
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
     pub(crate) query: &'a str,
+    /// The id of the agent's process that it is for. Absent in the `hello` that asks for it.
+    pub(crate) boot: Option<&'a Nonce32>,
     pub(crate) counter: u64,
-    pub(crate) body: &'a [u8],
+    /// SHA-384 of the body.
+    pub(crate) body: &'a Digest48,
 }
 
 /// What an answer's MAC covers: the answer, and the very request that it answers.
@@ -67,12 +71,13 @@ impl MacKey {
     }
 
     fn request_bytes(head: &RequestHead<'_>) -> Vec<u8> {
-        Transcript::new("gh/http-request/1")
+        Transcript::new("gh/http-request/2")
             .lp(head.method)
             .lp(head.path)
             .lp(head.query)
+            .optional(head.boot)
             .u64(head.counter)
-            .fixed(sha384(head.body))
+            .fixed(head.body)
             .into_bytes()
     }
 
@@ -104,32 +109,39 @@ impl MacKey {
 mod tests {
     use super::*;
 
-    fn head<'a>(method: &'a str, path: &'a str, query: &'a str, counter: u64, body: &'a [u8]) -> RequestHead<'a> {
-        RequestHead { method, path, query, counter, body }
+    const BOOT: Nonce32 = Fixed([1; 32]);
+
+    fn mac(key: &MacKey, head: (&str, &str, &str, Option<Nonce32>, u64, &[u8])) -> Digest48 {
+        let (method, path, query, boot, counter, body) = head;
+        key.request(&RequestHead { method, path, query, boot: boot.as_ref(), counter, body: &sha384(body) })
     }
 
     #[test]
     fn every_part_of_a_request_counts() {
         let key = MacKey::derive(&Secret::take(&mut [7; 32]));
-        let good = head("POST", "/v1/segments", "a=b", 4, b"body");
-        let mac = key.request(&good);
-        assert!(key.check_request(&good, &mac));
-        for bad in [
-            head("PUT", "/v1/segments", "a=b", 4, b"body"),
-            head("POST", "/v1/segment", "sa=b", 4, b"body"),
-            head("POST", "/v1/segments", "a=c", 4, b"body"),
-            head("POST", "/v1/segments", "a=b", 5, b"body"),
-            head("POST", "/v1/segments", "a=b", 4, b"bodz"),
-        ] {
-            assert!(!key.check_request(&bad, &mac));
-        }
-        assert!(!MacKey::derive(&Secret::take(&mut [8; 32])).check_request(&good, &mac));
+        let heads: [(_, _, _, _, _, &[u8]); 8] = [
+            ("POST", "/v1/segments", "a=b", Some(BOOT), 4, b"body"),
+            ("PUT", "/v1/segments", "a=b", Some(BOOT), 4, b"body"),
+            ("POST", "/v1/segment", "sa=b", Some(BOOT), 4, b"body"),
+            ("POST", "/v1/segments", "a=c", Some(BOOT), 4, b"body"),
+            ("POST", "/v1/segments", "a=b", Some(Fixed([2; 32])), 4, b"body"),
+            ("POST", "/v1/segments", "a=b", None, 4, b"body"),
+            ("POST", "/v1/segments", "a=b", Some(BOOT), 5, b"body"),
+            ("POST", "/v1/segments", "a=b", Some(BOOT), 4, b"bodz"),
+        ];
+        let macs: std::collections::BTreeSet<_> = heads.iter().map(|head| mac(&key, *head)).collect();
+        assert_eq!(macs.len(), heads.len());
+        assert_ne!(mac(&MacKey::derive(&Secret::take(&mut [8; 32])), heads[0]), mac(&key, heads[0]));
+        let (method, path, query, boot, counter) = ("POST", "/v1/segments", "a=b", Some(&BOOT), 4);
+        let head = RequestHead { method, path, query, boot, counter, body: &sha384(b"body") };
+        assert!(key.check_request(&head, &mac(&key, heads[0])));
+        assert!(!key.check_request(&head, &mac(&key, heads[1])));
     }
 
     #[test]
     fn an_answer_belongs_to_its_request() {
         let key = MacKey::derive(&Secret::take(&mut [7; 32]));
-        let (one, two) = (key.request(&head("GET", "/", "", 1, b"")), key.request(&head("GET", "/", "", 2, b"")));
+        let [one, two] = [1, 2].map(|counter| mac(&key, ("GET", "/", "", Some(BOOT), counter, b"")));
         let mac = key.response(&ResponseHead { request: &one, status: 200, body: b"{}" });
         assert!(key.check_response(&ResponseHead { request: &one, status: 200, body: b"{}" }, &mac));
         assert!(!key.check_response(&ResponseHead { request: &two, status: 200, body: b"{}" }, &mac));

@@ -49,7 +49,7 @@ impl<'de> Deserialize<'de> for SegmentId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SegmentMode {
-    /// No attestation, no sealed package, no zeroization: the baseline. Exposes its data to the allocation.
+    /// No attestation, no release, no zeroization: the baseline. Exposes its data to the allocation.
     Raw,
     /// The whole lifecycle.
     Protected,
@@ -150,6 +150,8 @@ pub struct Hello {
     pub version: String,
     /// The allocation's name, as it was launched.
     pub name: String,
+    /// Random for each start of the agent. Every later request is for the process that has this id.
+    pub boot: Nonce32,
     /// The agent's process id, in its own namespace.
     pub pid: u32,
     /// Boot clock of the machine, milliseconds.
@@ -192,7 +194,8 @@ pub struct StartSegment {
     pub attestor: EvidenceKind,
     /// SHA-384 of the uploaded file that it opens.
     pub package: Digest48,
-    /// For a raw segment: the job, as core encodes it. A protected one has it out of the release.
+    /// For a raw segment: its job, with the key of its package sealed under the launch secret. A protected one has both
+    /// out of the release.
     pub job: Option<Blob>,
 }
 

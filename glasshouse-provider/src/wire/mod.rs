@@ -22,6 +22,10 @@ pub const MAX_MESSAGE: usize = 4 << 20;
 /// Longest that a request for records may wait for one.
 pub const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
 
+/// Header with the id of the agent's process that a request is for.
+pub(crate) const BOOT_HEADER: &str = "gh-boot";
+/// Header with the SHA-384 of the request's body.
+pub(crate) const BODY_HEADER: &str = "gh-body";
 /// Header with the request's counter.
 pub(crate) const COUNTER_HEADER: &str = "gh-counter";
 /// Header with the MAC, in requests and in answers.

@@ -62,7 +62,7 @@ impl Case {
             eventually("there is a segment", PATIENCE, || !children_of(agent).is_empty());
         }
         let segment = children_of(agent).first().copied();
-        if let (Some(segment), "await-challenge") = (segment, self.step.name) {
+        if let (Some(segment), "await-challenge" | "record-kept") = (segment, self.step.name) {
             eventually("the segment waits", PATIENCE, || is_quiet(segment));
         }
         let outlived = match self.victim {
@@ -138,7 +138,8 @@ impl Case {
         let mut said = said.unwrap_or_else(|| panic!("{}", logs(folder))).to_owned();
         if let Some(step) = self.step.segment {
             let step = format!(" in step {step}");
-            let exit = log.lines().find(|line| line.contains("segment protected-0 ") && line.contains(&step));
+            let segment = if self.step.is_raw() { "segment raw-0 " } else { "segment protected-0 " };
+            let exit = log.lines().find(|line| line.contains(segment) && line.contains(&step));
             said = exit.unwrap_or_else(|| panic!("no{step} in {}", logs(folder))).to_owned();
         }
         said.trim_start_matches("glasshouse: ").to_owned()
@@ -152,7 +153,14 @@ impl Case {
             Gate::Deciding => !dead,
             Gate::Committed | Gate::Everything => true,
         };
-        Left { owner_died: dead, released, complete: self.step.gate == Gate::Everything }
+        let begun = self.step.gate >= Gate::Committed && ["train", "export", "zeroize"].contains(&self.step.name);
+        Left {
+            owner_died: dead,
+            released,
+            complete: self.step.gate == Gate::Everything,
+            acknowledges: !dead && begun,
+            raw: self.step.is_raw(),
+        }
     }
 }
 

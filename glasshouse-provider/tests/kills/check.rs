@@ -12,7 +12,7 @@ use glasshouse_core::gate::{
     BurnOutcome, CommittedRelease, FileGateStore, GateStore as _, LeaseTerms, OwnerConfig, OwnerSession, PackageKey,
 };
 use glasshouse_core::job::{Budget, JobSpec};
-use glasshouse_core::overhead::Cleanup;
+use glasshouse_core::overhead::{Cleanup, Outcome, OverheadFile};
 use glasshouse_core::record::{self, RecordError};
 use glasshouse_core::refusal::Code;
 use glasshouse_core::secret::Secret;
@@ -23,6 +23,7 @@ use glasshouse_provider::supervisor::Journal;
 
 use crate::owner::{MEASUREMENT, keys};
 use crate::support::{Listener, block_on, container};
+use crate::tap;
 
 /// What must be left.
 pub(crate) struct Left {
@@ -31,6 +32,10 @@ pub(crate) struct Left {
     pub(crate) released: bool,
     /// Whether every event is, and the artifacts with them.
     pub(crate) complete: bool,
+    /// Whether the owner had the time to acknowledge something while the segment worked.
+    pub(crate) acknowledges: bool,
+    /// Whether it was the raw segment of an overhead run.
+    pub(crate) raw: bool,
 }
 
 /// Checks the folder of a case. Gives how many records were kept.
@@ -39,9 +44,15 @@ pub(crate) fn leftovers(folder: &Path, left: &Left) -> usize {
     assert_eq!(memory.releases.len(), usize::from(left.released), "releases");
     one_release(&folder.join("gate"), &memory);
     let kept = memory.kept.values().sum();
+    let (times, acknowledged) = tap::acknowledged(folder);
+    assert!(left.raw || acknowledged <= kept, "{acknowledged} records were acknowledged, and {kept} are durable");
+    assert!(times > 0 || !left.acknowledges, "nothing was acknowledged while the segment worked");
     let record = if left.owner_died { recovered(folder, left) } else { written(folder) };
     if left.released {
         assert_eq!(events_in(&record, &keys(&folder.join("gate")).0.public(), left.complete), kept, "records");
+    }
+    if left.raw && !left.owner_died {
+        a_raw_row_that_does_not_count(folder, &record);
     }
     if left.complete {
         assert_eq!(std::fs::read(folder.join("out/sum.bin")).unwrap().len(), 1_600_000, "an artifact is lost");
@@ -158,6 +169,18 @@ fn recovered(folder: &Path, left: &Left) -> Vec<u8> {
     assert!(journal.open_entries().is_empty());
     assert_eq!(recovered.sessions.len(), usize::from(left.released));
     recovered.record.map(|path| std::fs::read(path).unwrap()).unwrap_or_default()
+}
+
+/// What an owner who lives on writes of a raw segment that died: its events, and a row that does not count.
+fn a_raw_row_that_does_not_count(folder: &Path, record: &[u8]) {
+    let file = OverheadFile::parse(&std::fs::read(folder.join("out/overhead.json")).unwrap()).unwrap();
+    assert!(matches!(file.rows[0].outcome(), Outcome::Excluded { .. }), "{:?}", file.rows);
+    let key = keys(&folder.join("gate")).0.public();
+    match record::verify(record, Some(key), None) {
+        Ok(verified) => assert!(verified.record.raw_segments[0].events.len() > 2, "what came home is lost"),
+        Err(RecordError::TerminalMissing { events, .. }) => assert!(events > 2, "what came home is lost"),
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// The events of a record's one session, however it ended. An end that was not seen is said.

@@ -16,6 +16,7 @@ mod relay;
 #[path = "../runs/support.rs"]
 mod support;
 mod table;
+mod tap;
 mod tapped;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

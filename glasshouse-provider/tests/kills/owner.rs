@@ -2,22 +2,25 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_core::gate::FileGateStore;
 use glasshouse_core::job::Budget;
+use glasshouse_core::overhead::Order;
 use glasshouse_core::protocol::{ResultKey, SigningSecret};
 use glasshouse_core::secret::Secret;
 use glasshouse_provider::LocalProvider;
 use glasshouse_provider::client::ClientError;
-use glasshouse_provider::run::{Gate, ProtectedRun, RunError};
+use glasshouse_provider::run::{Gate, OverheadRun, ProtectedRun, RunBuilder, RunError, RunEvent, RunFailure};
 use glasshouse_provider::supervisor::SupervisorError;
 use glasshouse_provider::wire::WireCode;
 use serde::{Deserialize, Serialize};
 
-use crate::hooks::StagedStore;
+use crate::hooks::{STOP, StagedStore, stop_at};
 use crate::support::{FIXED_MEASUREMENT, Listener, block_on, container, seal};
+use crate::tap::{self, tap};
 use crate::tapped::Tapped;
 
 /// Makes this executable the owner of the case in the folder that follows.
@@ -35,9 +38,22 @@ pub(crate) struct Ended {
 }
 
 pub(crate) fn main(folder: &Path) {
+    let ended = match std::env::var(STOP).is_ok_and(|step| step.starts_with("raw-")) {
+        true => ended(block_on(composed(OverheadRun::builder(), folder).order(Order::RawFirst).repeats(1).run())),
+        false => ended(block_on(composed(ProtectedRun::builder(), folder).run())),
+    };
+    std::fs::write(folder.join("ended.json"), serde_json::to_vec(&ended).unwrap()).unwrap();
+}
+
+fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
     let (path, sealed) = seal(folder, "");
-    let run = ProtectedRun::builder()
-        .provider(Tapped::new(LocalProvider::new().container(container())))
+    builder
+        .on_event(|event| {
+            if matches!(event, RunEvent::Reported { .. }) {
+                tap::REPORTED.store(true, Ordering::SeqCst);
+            }
+        })
+        .provider(Tapped::new(LocalProvider::new().container(container()), tap, || stop_at("shutdown")))
         .verifier(Listener { refuse: false })
         .gate(staged_gate(&folder.join("gate")))
         .package(path, sealed)
@@ -46,12 +62,13 @@ pub(crate) fn main(folder: &Path) {
         .warmup_units(WARM_UP)
         .budget(Budget::Units(UNITS))
         .progress_every(Duration::from_millis(5))
-        .run();
-    let ended = match block_on(run) {
+}
+
+fn ended<R: std::fmt::Debug>(result: Result<R, RunFailure<R>>) -> Ended {
+    match result {
         Ok(_) => Ended { kind: "ok".to_owned(), says: String::new() },
         Err(failure) => Ended { kind: kind(&failure.error).to_owned(), says: failure.error.to_string() },
-    };
-    std::fs::write(folder.join("ended.json"), serde_json::to_vec(&ended).unwrap()).unwrap();
+    }
 }
 
 /// What a tool would match on.

@@ -27,6 +27,13 @@ pub(crate) struct Step {
     pub(crate) owner: (&'static str, &'static str),
 }
 
+impl Step {
+    /// Whether it is a step of the raw segment of an overhead run.
+    pub(crate) fn is_raw(&self) -> bool {
+        self.name.starts_with("raw-")
+    }
+}
+
 const fn step(
     name: &'static str,
     stops: Where,
@@ -39,7 +46,7 @@ const fn step(
 
 const UNREACHABLE: &str = "unreachable";
 
-const STEPS: [Step; 20] = [
+const STEPS: [Step; 21] = [
     step("hello", Where::Owner, Gate::Nothing, None, ("ended-early", "ended before its agent answered")),
     step("upload", Where::Owner, Gate::Nothing, None, (UNREACHABLE, "upload: ")),
     step("start", Where::Segment, Gate::Nothing, Some("start"), (UNREACHABLE, "challenge: ")),
@@ -50,7 +57,7 @@ const STEPS: [Step; 20] = [
     step("nonce-burned", Where::Owner, Gate::Deciding, Some("await-release"), (UNREACHABLE, "release: ")),
     step("verdict-committed", Where::Owner, Gate::Committed, Some("await-release"), (UNREACHABLE, "release: ")),
     step("release-sent", Where::Owner, Gate::Committed, Some("await-release"), (UNREACHABLE, "records: ")),
-    step("record-kept", Where::Owner, Gate::Committed, None, (UNREACHABLE, "records: ")),
+    step("record-kept", Where::Owner, Gate::Committed, Some("train"), (UNREACHABLE, "records: ")),
     step("open-package", Where::Segment, Gate::Committed, Some("open-package"), (UNREACHABLE, "records: ")),
     step("prepare", Where::Segment, Gate::Committed, Some("prepare"), (UNREACHABLE, "records: ")),
     step("warm-up", Where::Segment, Gate::Committed, Some("warm-up"), (UNREACHABLE, "records: ")),
@@ -60,6 +67,7 @@ const STEPS: [Step; 20] = [
     step("await-ack", Where::Owner, Gate::Everything, Some("await-ack"), (UNREACHABLE, "acknowledge: ")),
     step("acknowledged", Where::Owner, Gate::Everything, None, (UNREACHABLE, "records: ")),
     step("shutdown", Where::Owner, Gate::Everything, None, ("ok", "")),
+    step("raw-train", Where::Segment, Gate::Nothing, Some("train"), (UNREACHABLE, "records: ")),
 ];
 
 /// Every step with every process that lives in it.

@@ -1,7 +1,6 @@
-//! The local provider, with a relay before each agent that stops where the case wants it to.
+//! The local provider, with a relay before each agent that does with requests what it is told.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 
@@ -12,50 +11,23 @@ use glasshouse_core::traits::{
 };
 use glasshouse_provider::LocalProvider;
 
-use crate::hooks::stop_at;
 use crate::relay::{self, Request};
+
+/// What happens to a request to an agent: it answers on the stream, or closes it by giving `false`.
+pub(crate) type Tap = fn(SocketAddr, &Request, &mut TcpStream) -> bool;
 
 pub(crate) struct Tapped {
     inner: LocalProvider,
+    tap: Tap,
+    terminating: fn(),
     relays: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
 }
 
 impl Tapped {
-    pub(crate) fn new(inner: LocalProvider) -> Self {
-        Self { inner, relays: Mutex::default() }
+    /// `terminating` is called before an allocation is ended.
+    pub(crate) fn new(inner: LocalProvider, tap: Tap, terminating: fn()) -> Self {
+        Self { inner, tap, terminating, relays: Mutex::default() }
     }
-}
-
-fn tap(upstream: SocketAddr, request: &Request, client: &mut TcpStream) -> bool {
-    let line = request.line.as_str();
-    let answer = match line {
-        "GET /v1/hello" => {
-            stop_at("hello");
-            relay::forward(upstream, &request.bytes)
-        }
-        _ if line.starts_with("PUT /v1/packages/") => {
-            relay::forward_with(upstream, &request.bytes, || stop_at("upload"))
-        }
-        _ if line.ends_with("/challenge") => {
-            stop_at("await-challenge");
-            let evidence = relay::forward(upstream, &request.bytes);
-            stop_at("evidence-sent");
-            evidence
-        }
-        _ if line.ends_with("/release") => {
-            let released = relay::forward(upstream, &request.bytes);
-            stop_at("release-sent");
-            released
-        }
-        _ if line.ends_with("/ack") => {
-            stop_at("await-ack");
-            let acknowledged = relay::forward(upstream, &request.bytes);
-            stop_at("acknowledged");
-            acknowledged
-        }
-        _ => relay::forward(upstream, &request.bytes),
-    };
-    answer.is_ok_and(|answer| client.write_all(&answer).is_ok())
 }
 
 #[async_trait]
@@ -81,7 +53,7 @@ impl Provider for Tapped {
         let mut relays = self.relays.lock().unwrap();
         for endpoint in &mut seen.endpoints {
             if let Endpoint::Direct(address) = endpoint {
-                let upstream = *address;
+                let (upstream, tap) = (*address, self.tap);
                 let serve = move |request: &Request, client: &mut TcpStream| tap(upstream, request, client);
                 *address = *relays.entry(upstream).or_insert_with(|| relay::start(serve));
             }
@@ -94,7 +66,7 @@ impl Provider for Tapped {
     }
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
-        stop_at("shutdown");
+        (self.terminating)();
         self.inner.request_terminate(id).await
     }
 

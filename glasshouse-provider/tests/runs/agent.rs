@@ -21,7 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("nobody_there_names_its_step", nobody_there_names_its_step),
 ];
 
-async fn agent() -> (LocalProvider, SocketAddr, AgentClient) {
+pub(crate) async fn agent() -> (LocalProvider, SocketAddr, AgentClient) {
     let provider = LocalProvider::new();
     let spec = spec(9);
     let allocation = created(&provider, &spec).await;
@@ -31,7 +31,7 @@ async fn agent() -> (LocalProvider, SocketAddr, AgentClient) {
     (provider, address, client)
 }
 
-fn exchange(address: SocketAddr, request: &[u8]) -> String {
+pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(request).unwrap();

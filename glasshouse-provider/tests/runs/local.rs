@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_agent_that_died_is_seen", an_agent_that_died_is_seen),
     ("another_owner_finds_and_ends_it", another_owner_finds_and_ends_it),
     ("a_secret_in_the_environment_does_not_stay", a_secret_in_the_environment_does_not_stay),
+    ("roles_are_closed_before_they_know_a_secret", roles_are_closed_before_they_know_a_secret),
     ("without_an_owner_a_lingering_agent_ends", without_an_owner_a_lingering_agent_ends),
 ];
 
@@ -124,9 +127,13 @@ fn another_owner_finds_and_ends_it() {
 }
 
 /// An agent as a provider starts it that can hand over an environment and nothing else.
-fn lingering(spec: &LaunchSpec) -> (std::process::Child, SocketAddr) {
+pub(crate) fn lingering(spec: &LaunchSpec, user: Option<u32>) -> (std::process::Child, SocketAddr) {
     use std::io::BufRead as _;
-    let mut child = Command::new("/proc/self/exe")
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(user) = user.filter(|_| rustix::process::geteuid().is_root()) {
+        command.uid(user).gid(user);
+    }
+    let mut child = command
         .env_clear()
         .envs(agent_environment(spec, (Ipv4Addr::LOCALHOST, 0).into()))
         .stdin(Stdio::null())
@@ -141,11 +148,16 @@ fn lingering(spec: &LaunchSpec) -> (std::process::Child, SocketAddr) {
 
 fn a_secret_in_the_environment_does_not_stay() {
     let spec = spec(0xab);
-    let (mut child, address) = lingering(&spec);
-    let environment = std::fs::read(format!("/proc/{}/environ", child.id())).unwrap();
-    let environment = String::from_utf8_lossy(&environment);
-    assert!(environment.contains("GLASSHOUSE_ROLE"), "{environment}");
-    assert!(!environment.contains("abab") && !environment.contains("LAUNCH"), "{environment}");
+    let (mut child, address) = lingering(&spec, None);
+    // Nobody but root may read it at all.
+    match std::fs::read(format!("/proc/{}/environ", child.id())) {
+        Ok(environment) => {
+            let environment = String::from_utf8_lossy(&environment);
+            assert!(environment.contains("GLASSHOUSE_ROLE"), "{environment}");
+            assert!(!environment.contains("abab") && !environment.contains("LAUNCH"), "{environment}");
+        }
+        Err(error) => assert!(!rustix::process::geteuid().is_root(), "{error}"),
+    }
     block_on(async {
         let client = AgentClient::new(&Endpoint::Direct(address), &spec.launch_secret).unwrap();
         assert_eq!(client.hello().await.unwrap().name, spec.name);
@@ -154,9 +166,50 @@ fn a_secret_in_the_environment_does_not_stay() {
     assert!(child.wait().unwrap().success());
 }
 
+/// A user without privileges: to the process of one, the kernel's own answer to who may look into it can be seen.
+const NOBODY: u32 = 65_534;
+
+fn roles_are_closed_before_they_know_a_secret() {
+    for (role, level, closed) in
+        [("agent", "basic", true), ("segment", "basic", true), ("agent", "off", false), ("segment", "off", false)]
+    {
+        // It waits for the launch, which begins with the secret and never comes.
+        let mut command = Command::new("/proc/self/exe");
+        command.env("GLASSHOUSE_ROLE", role).env("GLASSHOUSE_ANTI_DEBUG", level);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        if rustix::process::geteuid().is_root() {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let mut child = command.spawn().unwrap();
+        let proc = |file: &str| format!("/proc/{}/{file}", child.id());
+        let is_closed = || std::fs::metadata(proc("environ")).unwrap().uid() == 0;
+        if closed {
+            eventually("it is closed", Duration::from_secs(10), is_closed);
+            let limits = std::fs::read_to_string(proc("limits")).unwrap();
+            let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+            assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
+        } else {
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!is_closed(), "{role} with anti-debug off");
+        }
+        drop(child.stdin.take());
+        assert!(!child.wait().unwrap().success());
+    }
+    // And one that is closed to its own user still serves.
+    let spec = spec(3);
+    let (mut child, address) = lingering(&spec, Some(NOBODY));
+    assert_eq!(std::fs::metadata(format!("/proc/{}/environ", child.id())).unwrap().uid(), 0);
+    block_on(async {
+        let client = AgentClient::new(&Endpoint::Direct(address), &spec.launch_secret).unwrap();
+        client.hello().await.unwrap();
+        client.shutdown().await.unwrap();
+    });
+    assert!(child.wait().unwrap().success());
+}
+
 fn without_an_owner_a_lingering_agent_ends() {
     let spec = LaunchSpec { linger: Duration::from_millis(400), ..spec(3) };
-    let (mut child, _) = lingering(&spec);
+    let (mut child, _) = lingering(&spec, None);
     let pid = child.id();
     let took = eventually("it ends", Duration::from_secs(5), || !runs(pid));
     assert!(took > Duration::from_millis(200), "{took:?}");

@@ -4,22 +4,35 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod agent;
+mod cleartext;
+mod durable;
 mod faults;
+mod grant;
+mod hostile;
 mod interrupt;
 mod local;
 #[path = "../kills/relay.rs"]
 mod relay;
+mod strangers;
 mod supervisor;
 mod support;
+#[path = "../kills/tapped.rs"]
+mod tapped;
 mod whole;
 
 use glasshouse_provider::serve_if_launched;
 
 fn main() {
     serve_if_launched(support::registry());
-    if let Some(folder) = std::env::args().skip_while(|argument| argument != interrupt::OWNER).nth(1) {
+    let told = |role| std::env::args().skip_while(move |argument| argument != role).nth(1);
+    if let Some(folder) = told(interrupt::OWNER) {
         return interrupt::owner(folder.as_ref());
     }
-    let tests = [whole::TESTS, local::TESTS, agent::TESTS, faults::TESTS, supervisor::TESTS, interrupt::TESTS].concat();
+    if let Some(folder) = told(durable::GATES) {
+        return durable::gates(folder.as_ref());
+    }
+    let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
+    let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, hostile::TESTS].concat();
+    let tests = [agents, runs, supervisor::TESTS.to_vec(), interrupt::TESTS.to_vec()].concat();
     support::main(&tests);
 }

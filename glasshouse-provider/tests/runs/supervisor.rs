@@ -23,7 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_early_exit_is_told", an_early_exit_is_told),
 ];
 
-const QUICK: Patience = Patience {
+pub(crate) const QUICK: Patience = Patience {
     boot: Duration::from_millis(150),
     settle: Duration::from_millis(60),
     poll: Duration::from_millis(5),
@@ -31,10 +31,8 @@ const QUICK: Patience = Patience {
     end: Duration::from_millis(200),
 };
 
-fn rent(provider: MemoryProvider, cap: Option<f64>) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
-    let (provider, journal) = (Arc::new(provider), Arc::new(Journal::memory()));
-    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(QUICK);
-    let request = RentRequest {
+pub(crate) fn request(cap: Option<f64>) -> RentRequest {
+    RentRequest {
         filter: OfferFilter { max_price_per_hour: cap, ..OfferFilter::default() },
         image: None,
         gate_key: Fixed([1; 32]),
@@ -42,8 +40,13 @@ fn rent(provider: MemoryProvider, cap: Option<f64>) -> (Arc<MemoryProvider>, Arc
         env: BTreeMap::new(),
         disk_gib: None,
         time_limit: None,
-    };
-    let rented: Result<Rented, _> = block_on(supervisor.rent(&request));
+    }
+}
+
+fn rent(provider: MemoryProvider, cap: Option<f64>) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
+    let (provider, journal) = (Arc::new(provider), Arc::new(Journal::memory()));
+    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(QUICK);
+    let rented: Result<Rented, _> = block_on(supervisor.rent(&request(cap)));
     (provider, journal, rented.err().expect("a provider in memory has no agent"))
 }
 

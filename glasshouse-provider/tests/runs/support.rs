@@ -25,7 +25,11 @@ pub(crate) fn registry() -> Registry {
     Registry::new()
         .workload(Counting::default)
         .attestor(EvidenceKind::Software, |_: &SegmentContext| Ok(Parrot))
-        .zeroizer(|device| (device == Device::Cpu).then(HostZeroizer::new))
+        .zeroizer(|device| {
+            let millis = std::env::var(SLOW_ZEROIZER).map_or(0, |millis| millis.parse().unwrap());
+            std::thread::sleep(Duration::from_millis(millis));
+            (device == Device::Cpu).then(HostZeroizer::new)
+        })
 }
 
 pub(crate) fn container() -> ContainerId {
@@ -44,8 +48,19 @@ pub(crate) fn own_measurement() -> Digest32 {
     sha256(std::fs::read("/proc/self/exe").unwrap())
 }
 
+/// How long a zeroizer takes to be made, milliseconds.
+pub(crate) const SLOW_ZEROIZER: &str = "GLASSHOUSE_TEST_SLOW_ZEROIZER";
+/// Lets a [`Parrot`] panic when it is let go of, which is after the grant.
+pub(crate) const DROPPED_BADLY: &str = "GLASSHOUSE_TEST_DROPPED_BADLY";
+
 /// Repeats what it is told, with claims that every test expects.
 pub(crate) struct Parrot;
+
+impl Drop for Parrot {
+    fn drop(&mut self) {
+        assert!(std::env::var_os(DROPPED_BADLY).is_none(), "asked to");
+    }
+}
 
 impl Attestor for Parrot {
     fn measure(&self) -> Result<Claims, AttestError> {
@@ -143,6 +158,11 @@ impl Workload for Counting {
     }
 
     fn advance(&mut self, units: u64) -> Result<Progress, WorkloadError> {
+        if self.trouble == "talk" {
+            std::thread::sleep(Duration::from_millis(1));
+            self.done += units;
+            return Ok(Progress { done: self.done, ..Progress::default() });
+        }
         println!("what a workload prints must not get into the channel");
         for _ in 0..units {
             std::thread::sleep(Duration::from_millis(1));
@@ -152,10 +172,19 @@ impl Workload for Counting {
         }
         match self.trouble.as_str() {
             "panic" if self.done > 10 => panic!("asked to"),
-            "error" if self.done > 10 => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
+            "error" | "checkpoints" if self.done > 10 => {
+                return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done });
+            }
             _ => {}
         }
-        Ok(Progress { done: self.done, total: None, loss: Some(1.0 / self.done as f64) })
+        Ok(Progress { done: self.done, loss: Some(1.0 / self.done as f64), ..Progress::default() })
+    }
+
+    fn checkpoint(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
+        match self.trouble == "checkpoints" && self.done.is_multiple_of(4) {
+            true => sink.put(&format!("checkpoint-{}", self.done), &self.sum.to_le_bytes()),
+            false => Ok(()),
+        }
     }
 
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
@@ -165,6 +194,12 @@ impl Workload for Counting {
     fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
         if let Some(name) = self.trouble.strip_prefix("artifact ") {
             sink.put(name, b"not what the owner thinks")?;
+        }
+        if let Some(canary) = self.trouble.strip_prefix("canary ") {
+            sink.put("canary.bin", canary.repeat(100).as_bytes())?;
+        }
+        if self.trouble == "hoard" {
+            (0..120).try_for_each(|n| sink.put(&format!("{n}.bin"), b""))?;
         }
         sink.put("empty.bin", b"")?;
         sink.put("sum.bin", &self.sum.to_le_bytes().repeat(200_000))

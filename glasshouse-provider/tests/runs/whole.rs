@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_refusal_is_recorded", a_refusal_is_recorded),
     ("a_panic_is_zeroized", a_panic_is_zeroized),
     ("an_error_is_zeroized", an_error_is_zeroized),
+    ("a_failed_run_leaves_its_checkpoints", a_failed_run_leaves_its_checkpoints),
     ("a_stop_exports_and_zeroizes", a_stop_exports_and_zeroizes),
     ("artifact_names_stay_in_their_folder", artifact_names_stay_in_their_folder),
     ("segments_that_trained_differently_do_not_count", segments_that_trained_differently_do_not_count),
@@ -102,6 +103,21 @@ fn a_panic_is_zeroized() {
 
 fn an_error_is_zeroized() {
     fails_but_zeroizes("error", "learning rate");
+}
+
+fn a_failed_run_leaves_its_checkpoints() {
+    let folder = tempfile::tempdir().unwrap();
+    let failure = block_on(composed(ProtectedRun::builder(), folder.path(), "checkpoints").run()).unwrap_err();
+    assert!(matches!(failure.error, RunError::SegmentFailed { .. }), "{failure}");
+    let report = failure.report.unwrap();
+    assert!(report.receipt.is_some(), "it did not zeroize");
+    let names: Vec<_> = report.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    assert_eq!(names, ["checkpoint-4", "checkpoint-8"]);
+    let kept = std::fs::read(folder.path().join("out/checkpoint-8")).unwrap();
+    assert_eq!(kept, (8 * 7 * 100_000_u64).to_le_bytes());
+    // Bound into the record like any artifact.
+    let verified = record::verify(&std::fs::read(&report.record).unwrap(), Some(report.gate_key), None).unwrap();
+    assert!(verified.subjects.iter().any(|subject| subject.name.ends_with("/checkpoint-8")));
 }
 
 fn a_stop_exports_and_zeroizes() {

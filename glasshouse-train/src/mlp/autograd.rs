@@ -105,6 +105,24 @@ impl Autograd {
         flat(self.tensors(), DType::F64)?.to_vec1()
     }
 
+    /// Where it computes.
+    pub const fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Overwrites data and weights with zeros where they are, and drops everything. The optimizer's moments and candle's
+    /// intermediate results cannot be reached for that.
+    ///
+    /// # Errors
+    /// What candle says when the device fails; everything is dropped all the same.
+    pub fn wipe(self) -> candle_core::Result<()> {
+        let all = [&self.x, &self.y].into_iter().chain(self.tensors());
+        let zeroed = all.map(Tensor::zero_set).fold(Ok(()), Result::and);
+        let device = self.device.clone();
+        drop(self);
+        zeroed.and(device.synchronize())
+    }
+
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         self.vars.iter().flat_map(|(weight, bias)| [weight.as_tensor(), bias.as_tensor()])
     }
@@ -124,4 +142,29 @@ impl Autograd {
 fn flat<'a>(tensors: impl Iterator<Item = &'a Tensor>, dtype: DType) -> candle_core::Result<Tensor> {
     let parts = tensors.map(|tensor| tensor.flatten_all()?.to_dtype(dtype));
     Tensor::cat(&parts.collect::<candle_core::Result<Vec<_>>>()?, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mlp::Shape;
+    use crate::mlp::generate;
+
+    #[test]
+    fn wiping_overwrites_what_others_may_still_hold() {
+        for optimizer in [Optimizer::ADAMW, Optimizer::SGD] {
+            let config = MlpConfig { optimizer, ..MlpConfig::new(Shape::Tiny) };
+            let mut autograd = Autograd::new(&config, &generate::data(&config), &Device::Cpu).unwrap();
+            autograd.advance(2).unwrap();
+            let mut held: Vec<Tensor> = autograd.tensors().cloned().collect();
+            held.extend([autograd.x.clone(), autograd.y.clone()]);
+            let sums = |held: &[Tensor]| -> Vec<f32> {
+                let sum = |tensor: &Tensor| tensor.abs()?.sum_all()?.to_scalar::<f32>();
+                held.iter().map(|tensor| sum(tensor).unwrap()).collect()
+            };
+            assert!(sums(&held).iter().all(|sum| *sum > 0.0));
+            autograd.wipe().unwrap();
+            assert!(sums(&held).iter().all(|sum| *sum == 0.0));
+        }
+    }
 }

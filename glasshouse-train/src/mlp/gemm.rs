@@ -96,7 +96,7 @@ mod tests {
         fn products_are_those_of_the_definition(
             m in 1usize..20, n in 1usize..20, k in 1usize..20, ta: bool, tb: bool, add: bool, seed: u64,
         ) {
-            let stream = super::super::rng::Stream::new(seed, 0);
+            let stream = crate::rng::Stream::new(seed, 0);
             let fill = |from: u64, count: usize| -> Vec<f32> {
                 (0..count as u64).map(|i| stream.normal(from + i) as f32).collect()
             };

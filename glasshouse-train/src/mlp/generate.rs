@@ -3,7 +3,7 @@ use rayon::prelude::*;
 use super::config::MlpConfig;
 use super::data::{Floats, MlpData};
 use super::params::Layout;
-use super::rng::Stream;
+use crate::rng::Stream;
 
 /// Width of the teacher's one hidden layer.
 const TEACHER: usize = 32;

@@ -5,7 +5,7 @@
 //! all rows, with the mean squared error as loss.
 //!
 //! - [`MlpConfig`], [`Shape`], [`Optimizer`]: what to train; JSON as `config.json` in the package.
-//! - `generate`, `rng`: the generated data, equal on every platform; `data`: sealing it and checking what was opened.
+//! - `generate`: the generated data, equal on every platform; `data`: sealing it and checking what was opened.
 //! - `params`: all weights in one flat buffer, and where each layer lies in it.
 //! - `step`, `gemm`, `optim`: the epoch on the CPU, written by hand over preallocated buffers.
 //! - `plan`: the same epoch as a list of operations over one arena; `cuda`: that list captured into a CUDA graph.
@@ -23,7 +23,6 @@ mod optim;
 mod params;
 #[cfg(any(test, feature = "cuda"))]
 mod plan;
-mod rng;
 mod step;
 mod trainer;
 #[cfg(test)]
@@ -32,6 +31,8 @@ mod workload;
 
 pub use autograd::Autograd;
 pub use config::{MlpConfig, Optimizer, Shape, Tuning};
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::candle_device;
 pub use data::{CONFIG_ENTRY, DATA_ENTRY, MlpData, package_entries};
 pub use trainer::Method;
 pub use workload::MlpWorkload;

@@ -6,7 +6,7 @@ use glasshouse_core::traits::{Device, WorkloadError};
 use super::autograd::Autograd;
 use super::config::{MlpConfig, Tuning};
 #[cfg(feature = "cuda")]
-use super::cuda::{CudaTrainer, candle_device};
+use super::cuda::{CudaTrainer, candle_device, empty_pool};
 use super::data::{Floats, MlpData};
 use super::step::CpuTrainer;
 
@@ -101,12 +101,26 @@ impl Trainer {
         }
     }
 
-    /// Overwrites what a device holds before it is given back; what the CPU holds is wiped when dropped.
-    pub(crate) fn wipe(&mut self) -> Result<(), WorkloadError> {
+    /// Overwrites what a device holds and gives it back; what the CPU holds is wiped when dropped.
+    ///
+    /// # Errors
+    /// [`WorkloadError::Device`] when the device fails, or keeps memory that was in use: it cannot be said to be wiped.
+    pub(crate) fn wipe(self) -> Result<(), WorkloadError> {
         match self {
-            Self::Cpu(_) | Self::Autograd(_) => Ok(()),
+            Self::Cpu(_) => Ok(()),
+            Self::Autograd(trainer) => {
+                #[cfg(feature = "cuda")]
+                let device = trainer.device().clone();
+                let wiped = candle("wiping", trainer.wipe());
+                #[cfg(feature = "cuda")]
+                if device.is_cuda() {
+                    // Whatever became of the wiping: what can be given back is.
+                    return empty_pool(&device).and(wiped);
+                }
+                wiped
+            }
             #[cfg(feature = "cuda")]
-            Self::Cuda(trainer) => trainer.wipe(),
+            Self::Cuda(mut trainer) => trainer.wipe(),
         }
     }
 

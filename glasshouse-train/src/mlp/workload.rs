@@ -148,7 +148,7 @@ impl Workload for MlpWorkload {
         }
         match ready.loss {
             Some(loss) if !loss.is_finite() => Err(WorkloadError::NotFinite { loss, done: ready.done }),
-            loss => Ok(Progress { done: ready.done, total: ready.config.epochs, loss }),
+            loss => Ok(Progress { done: ready.done, total: ready.config.epochs, loss, ..Progress::default() }),
         }
     }
 
@@ -175,7 +175,7 @@ impl Workload for MlpWorkload {
 
     fn release(&mut self) -> Result<(), WorkloadError> {
         match std::mem::replace(&mut self.state, State::Released) {
-            State::Ready(mut ready) => ready.trainer.wipe(),
+            State::Ready(ready) => ready.trainer.wipe(),
             State::New | State::Released => Ok(()),
         }
     }

@@ -6,24 +6,18 @@ use std::sync::Arc;
 
 use cudarc::cublas::sys::{cublasMath_t, cublasOperation_t, cublasSetMathMode, cublasSetWorkspace_v2};
 use cudarc::cublas::{CudaBlas, result};
-use cudarc::driver::sys::{
-    CUgraphInstantiate_flags, CUmemPool_attribute, CUstreamCaptureMode, cuDeviceGetDefaultMemPool,
-    cuMemPoolSetAttribute,
-};
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{
-    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, LaunchConfig,
-    PushKernelArg as _,
+    CudaContext, CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaStream, DevicePtr as _, PushKernelArg as _,
 };
 use cudarc::nvrtc::Ptx;
 use glasshouse_core::traits::WorkloadError;
 
 use super::super::config::Optimizer;
 use super::super::data::Floats;
-use super::super::plan::{Gemm, Op, Plan, STATE, TILE_COLUMNS, Tiles, UpdateOp};
+use super::super::plan::{Gemm, Op, Plan, STATE, Tiles, UpdateOp};
+use super::launch::{int, line, split, word};
 
-/// Rows of threads in a tile's block; `TILE_ROWS` of the kernels.
-const TILE_ROWS: u32 = 8;
-const THREADS: u32 = 256;
 /// What NVIDIA recommends for Hopper (cuBLAS, "cublasSetWorkspace"), in f32 values; one for each stream, of our own, so
 /// that cuBLAS chooses the same algorithms every time and allocates nothing.
 const WORKSPACE: usize = 32 << 20 >> 2;
@@ -288,25 +282,6 @@ impl CudaDevice {
     }
 }
 
-/// candle's first CUDA device on a stream of its own, for the plain path: no events, and freed memory stays in the pool,
-/// so that each epoch's allocations cost nothing after the first.
-pub(crate) fn candle_device() -> Result<candle_core::Device, WorkloadError> {
-    let device = told("opening CUDA device 0", candle_core::Device::new_cuda_with_stream(0))?;
-    let cuda = told("opening CUDA device 0", device.as_cuda_device())?;
-    // SAFETY: all tensors live on this device's one stream.
-    unsafe { cuda.disable_event_tracking() };
-    let (mut pool, mut threshold) = (std::ptr::null_mut(), u64::MAX);
-    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-    // SAFETY: both out-parameters are alive and of the types that the driver API names for them (u64 for this
-    // attribute); the device's context is current on this thread since it was opened.
-    unsafe {
-        told("finding the memory pool", cuDeviceGetDefaultMemPool(&mut pool, 0).result())?;
-        let value = (&raw mut threshold).cast();
-        told("keeping the memory pool", cuMemPoolSetAttribute(pool, attribute, value).result())?;
-    }
-    Ok(device)
-}
-
 /// Values of the state, as they lie in the arena.
 const _: () = assert!(STATE * 4 == 2 * 8 + 2 * 4);
 
@@ -317,26 +292,4 @@ pub(super) fn told<T, E: Display>(what: &str, result: Result<T, E>) -> Result<T,
 
 fn outside() -> WorkloadError {
     WorkloadError::Device { what: "a copy".to_owned(), why: "it leaves the arena; report this as a bug".to_owned() }
-}
-
-fn int(value: usize) -> Result<i32, WorkloadError> {
-    told("a size for cuBLAS", i32::try_from(value))
-}
-
-fn word(value: usize) -> Result<u32, WorkloadError> {
-    told("a size for a kernel", u32::try_from(value))
-}
-
-fn line(threads: u32) -> LaunchConfig {
-    let blocks = threads.div_ceil(THREADS).max(1);
-    LaunchConfig { grid_dim: (blocks, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
-}
-
-type Split = (LaunchConfig, [u32; 3], [u64; 2]);
-
-fn split(tiles: &Tiles) -> Result<Split, WorkloadError> {
-    let grid_dim = (word(tiles.across())?, word(tiles.chunks())?, 1);
-    let grid = LaunchConfig { grid_dim, block_dim: (TILE_COLUMNS as u32, TILE_ROWS, 1), shared_mem_bytes: 0 };
-    let sizes = [word(tiles.rows)?, word(tiles.columns)?, word(tiles.chunk)?];
-    Ok((grid, sizes, [tiles.sums as u64, tiles.stride as u64]))
 }

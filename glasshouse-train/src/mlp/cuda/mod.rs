@@ -1,11 +1,13 @@
 //! The epoch on a CUDA device: a [`Plan`] captured into a graph of many epochs.
 
 mod device;
+mod launch;
+mod pool;
 
 use glasshouse_core::traits::WorkloadError;
 
-pub(crate) use self::device::candle_device;
 use self::device::{CudaDevice, Graph};
+pub(crate) use self::pool::{candle_device, empty_pool};
 use super::config::{MlpConfig, Tuning};
 use super::data::{Floats, MlpData};
 use super::plan::Plan;

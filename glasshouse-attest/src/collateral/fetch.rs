@@ -1,0 +1,316 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, GpuEvidence};
+use glasshouse_core::fixed::{Blob, Fixed};
+use percent_encoding::percent_decode_str;
+use reqwest::{Client, StatusCode, redirect};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::bundle::Bundle;
+use crate::hardware::vek_key;
+use crate::nvidia::Device;
+use crate::snp::{Product, Report, SignedReport, SigningKey, Tcb};
+use crate::tdx::quote_platform;
+use crate::x509::{certificates_from_pem, der_from_pem, distribution_points};
+
+/// No document of these services comes near it.
+const MAX_BODY: usize = 8 * 1024 * 1024;
+
+/// Why something could not be fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Nobody answered.
+    #[error("{url} cannot be reached: {why}; fetch on a machine with a network, or go on with a bundle that you have")]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// The service refused.
+    #[error("{url} answered {status}; the service does not have it, or asks for patience: try again later")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The service answered something else.
+    #[error("{url} answered without {what}; the service has changed: update Glasshouse, or its address: correct it")]
+    Unexpected {
+        /// What was asked for.
+        url: String,
+        /// What was looked for.
+        what: &'static str,
+    },
+    /// The evidence does not say what to fetch.
+    #[error("the evidence does not name {0}; nothing can be fetched for it")]
+    Unnamed(&'static str),
+}
+
+/// Where the vendors' services are. Everything that they answer is verified at appraisal, so that a mirror will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Services {
+    /// Intel's Provisioning Certification Service, version 4 of its interface.
+    pub intel: String,
+    /// Intel's root's revocation list.
+    pub intel_root_crl: String,
+    /// AMD's key distribution service.
+    pub amd: String,
+    /// NVIDIA's service of reference manifests.
+    pub nvidia_rims: String,
+    /// NVIDIA's revocation lists; the lists' names are the certificates' own.
+    pub nvidia_crls: String,
+    /// Key sets by issuer.
+    pub jwks: BTreeMap<String, String>,
+}
+
+impl Default for Services {
+    /// The vendors' own.
+    fn default() -> Self {
+        let google = "https://www.googleapis.com/service_accounts/v1/metadata/jwk/\
+                      signer@confidentialspace-sign.iam.gserviceaccount.com";
+        let nras = "https://nras.attestation.nvidia.com";
+        Self {
+            intel: "https://api.trustedservices.intel.com".to_owned(),
+            intel_root_crl: "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der".to_owned(),
+            amd: "https://kdsintf.amd.com".to_owned(),
+            nvidia_rims: "https://rim.attestation.nvidia.com".to_owned(),
+            nvidia_crls: "http://crl.ndis.nvidia.com/crl".to_owned(),
+            jwks: BTreeMap::from([
+                (nras.to_owned(), format!("{nras}/.well-known/jwks.json")),
+                ("https://confidentialcomputing.googleapis.com".to_owned(), google.to_owned()),
+            ]),
+        }
+    }
+}
+
+/// A client of the vendors' services. Asks for what evidence names, verifies none of it.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    client: Client,
+    services: Services,
+}
+
+impl Fetcher {
+    /// A client. Redirects are followed three times, an answer is waited for a minute.
+    ///
+    /// # Errors
+    /// [`FetchError::Unreachable`] where there is no way to make connections.
+    pub fn new(services: Services) -> Result<Self, FetchError> {
+        let builder = Client::builder().connect_timeout(Duration::from_secs(10)).timeout(Duration::from_secs(60));
+        let client = builder.redirect(redirect::Policy::limited(3)).build();
+        let client = client.map_err(|e| FetchError::Unreachable { url: "the network".to_owned(), why: told(&e) })?;
+        Ok(Self { client, services })
+    }
+
+    /// Everything that evidence needs, and the key sets, as a bundle to be signed.
+    ///
+    /// # Errors
+    /// [`FetchError`] of the first part that could not be had.
+    pub async fn bundle(
+        &self,
+        (cpu, gpus): (&CpuEvidence, &GpuEvidence),
+        version: u64,
+        (issued_at, not_after): (UnixMillis, UnixMillis),
+    ) -> Result<Bundle, FetchError> {
+        let mut bundle = Bundle::new(version, issued_at, not_after);
+        match cpu {
+            CpuEvidence::Tdx { quote } => bundle.intel.push(self.intel(&quote.0).await?),
+            CpuEvidence::SevSnp { report, .. } => self.amd(&report.0, &mut bundle).await?,
+            CpuEvidence::Software { .. } | CpuEvidence::ConfidentialSpace { .. } => {}
+        }
+        for device in gpus.0.iter().filter(|device| device.kind != DeviceKind::NrasToken) {
+            self.nvidia(device, &mut bundle).await?;
+        }
+        for (issuer, url) in &self.services.jwks {
+            let keys = self.get(url.clone()).await?.body;
+            bundle.jwks.insert(issuer.clone(), Blob(keys));
+        }
+        Ok(bundle)
+    }
+
+    /// The collateral of a TDX quote's platform, in the JSON form of [`Collateral`](crate::tdx::Collateral).
+    ///
+    /// # Errors
+    /// [`FetchError`].
+    pub async fn intel(&self, quote: &[u8]) -> Result<Blob, FetchError> {
+        let (fmspc, authority) = quote_platform(quote).ok_or(FetchError::Unnamed("its platform"))?;
+        let base = &self.services.intel;
+        let crl = self.get(format!("{base}/sgx/certification/v4/pckcrl?ca={authority}&encoding=der")).await?;
+        let tcb = self.get(format!("{base}/tdx/certification/v4/tcb?fmspc={fmspc}")).await?;
+        let identity = self.get(format!("{base}/tdx/certification/v4/qe/identity")).await?;
+        let root_crl = self.get(self.services.intel_root_crl.clone()).await?;
+        let (tcb_info, tcb_signature) = tcb.signed_document()?;
+        let (qe_identity, qe_signature) = identity.signed_document()?;
+        let json = serde_json::json!({
+            "pck_crl_issuer_chain": crl.header("SGX-PCK-CRL-Issuer-Chain")?,
+            "pck_crl": hex::encode(&crl.body),
+            "root_ca_crl": hex::encode(&root_crl.body),
+            "tcb_info_issuer_chain": tcb.header("TCB-Info-Issuer-Chain")?,
+            "tcb_info": tcb_info,
+            "tcb_info_signature": tcb_signature,
+            "qe_identity_issuer_chain": identity.header("SGX-Enclave-Identity-Issuer-Chain")?,
+            "qe_identity": qe_identity,
+            "qe_identity_signature": qe_signature,
+        });
+        Ok(Blob(json.to_string().into_bytes()))
+    }
+
+    async fn amd(&self, report: &[u8], bundle: &mut Bundle) -> Result<(), FetchError> {
+        let name = vek_key(report).ok_or(FetchError::Unnamed("its chip"))?;
+        let parsed = SignedReport::split(report).and_then(|parts| Report::parse(parts.signed).ok());
+        let report = parsed.ok_or(FetchError::Unnamed("its chip"))?;
+        let base = &self.services.amd;
+        let products = match report.cpuid.and_then(|(family, model)| Product::of_cpuid(family, model)) {
+            Some(product) => vec![product],
+            // Reports before version 3 name no processor, and Turin has none of those.
+            None => vec![Product::Milan, Product::Genoa],
+        };
+        let mut answer = Err(FetchError::Unnamed("its processor"));
+        for product in products {
+            let vlek = report.signing_key == SigningKey::Vlek;
+            if !vlek {
+                let tcb = report.reported_tcb.of(product).ok_or(FetchError::Unnamed("a TCB of its processor"))?;
+                match self.get(vcek_url(base, product, &report, tcb)).await {
+                    Ok(vcek) => bundle.amd.veks.insert(name.clone(), Blob(vcek.body)),
+                    Err(error) => {
+                        answer = Err(error);
+                        continue;
+                    }
+                };
+            }
+            let kind = if vlek { "vlek" } else { "vcek" };
+            let chain = self.get(format!("{base}/{kind}/v1/{product}/cert_chain")).await?;
+            let chain = der_from_pem(&chain.body).map_err(|_| chain.unexpected("certificates in PEM"))?;
+            bundle.amd.chains.extend(chain.into_iter().map(Blob));
+            let crl = self.get(format!("{base}/{kind}/v1/{product}/crl")).await?;
+            bundle.amd.crls.push(Blob(crl.body));
+            return Ok(());
+        }
+        answer
+    }
+
+    async fn nvidia(&self, device: &DeviceEvidence, bundle: &mut Bundle) -> Result<(), FetchError> {
+        let view = Device { kind: device.kind, report: &device.report.0, chain: &device.chain.0 };
+        let names = view.rim_ids().map_err(|_| FetchError::Unnamed("its driver and VBIOS"))?;
+        for name in names {
+            if bundle.nvidia.rims.contains_key(&name) {
+                continue;
+            }
+            if !is_plain(&name) {
+                return Err(FetchError::Unnamed("its driver and VBIOS in plain letters"));
+            }
+            let answer = self.get(format!("{}/v1/rim/{name}", self.services.nvidia_rims)).await?;
+            #[derive(Deserialize)]
+            struct Manifest {
+                rim: String,
+            }
+            let manifest = serde_json::from_slice::<Manifest>(&answer.body).ok();
+            let manifest = manifest.and_then(|m| STANDARD.decode(m.rim).ok());
+            let manifest = manifest.ok_or_else(|| answer.unexpected("a manifest in base64"))?;
+            bundle.nvidia.rims.insert(name, Blob(manifest));
+        }
+        let chain = certificates_from_pem(&device.chain.0).map_err(|_| FetchError::Unnamed("its issuers"))?;
+        for file in chain.iter().flat_map(distribution_points).filter_map(|url| list_name(&url)) {
+            let list = Blob(self.get(format!("{}/{file}", self.services.nvidia_crls)).await?.body);
+            if !bundle.nvidia.crls.contains(&list) {
+                bundle.nvidia.crls.push(list);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get(&self, url: String) -> Result<Answer, FetchError> {
+        let unreachable = |e: &reqwest::Error| FetchError::Unreachable { url: url.clone(), why: told(e) };
+        let mut response = self.client.get(&url).send().await.map_err(|e| unreachable(&e))?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(FetchError::Status { url, status: status.as_u16() });
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(&e))? {
+            if body.len().saturating_add(chunk.len()) > MAX_BODY {
+                return Err(FetchError::Unexpected { url, what: "a document of at most 8 MiB" });
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let text = |value: &reqwest::header::HeaderValue| value.to_str().ok().map(str::to_owned);
+        let headers =
+            response.headers().iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)));
+        Ok(Answer { headers: headers.collect(), url, body })
+    }
+}
+
+/// What a service answered.
+struct Answer {
+    url: String,
+    headers: BTreeMap<String, String>,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn unexpected(&self, what: &'static str) -> FetchError {
+        FetchError::Unexpected { url: self.url.clone(), what }
+    }
+
+    /// A chain in PEM that Intel puts in a header, percent-encoded.
+    fn header(&self, name: &'static str) -> Result<String, FetchError> {
+        let value = self.headers.get(&name.to_ascii_lowercase()).ok_or_else(|| self.unexpected(name))?;
+        let decoded = percent_decode_str(value).decode_utf8().map_err(|_| self.unexpected(name))?;
+        Ok(decoded.into_owned())
+    }
+
+    /// The bytes of a document as they were signed, and the signature in hex.
+    fn signed_document(&self) -> Result<(String, String), FetchError> {
+        #[derive(Deserialize)]
+        struct Signed<'a> {
+            #[serde(borrow, alias = "tcbInfo", alias = "enclaveIdentity")]
+            document: &'a RawValue,
+            signature: String,
+        }
+        let signed: Signed<'_> =
+            serde_json::from_slice(&self.body).map_err(|_| self.unexpected("a document and its signature"))?;
+        Ok((signed.document.get().to_owned(), signed.signature))
+    }
+}
+
+fn vcek_url(base: &str, product: Product, report: &Report, tcb: Tcb) -> String {
+    let Tcb { fmc, bootloader, tee, snp, microcode } = tcb;
+    let levels = format!("blSPL={bootloader:02}&teeSPL={tee:02}&snpSPL={snp:02}&ucodeSPL={microcode:02}");
+    match product {
+        Product::Turin => {
+            let [a, b, c, d, e, f, g, h, ..] = report.chip_id.0;
+            let chip = Fixed([a, b, c, d, e, f, g, h]);
+            format!("{base}/vcek/v1/{product}/{chip}?fmcSPL={fmc:02}&{levels}")
+        }
+        Product::Milan | Product::Genoa => format!("{base}/vcek/v1/{product}/{}?{levels}", report.chip_id),
+    }
+}
+
+/// The file's name in a list's address; a chain that nobody has verified names no host to be asked.
+fn list_name(url: &str) -> Option<String> {
+    let (_, file) = url.rsplit_once('/')?;
+    (file.ends_with(".crl") && is_plain(file)).then(|| file.to_owned())
+}
+
+/// Nothing that means anything in an address: what names it comes from evidence that nobody has verified.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=128).contains(&name.len()) && name.bytes().all(plain) && !name.contains("..")
+}
+
+/// The innermost reason, without the address, which the message has already.
+fn told(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn std::error::Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

@@ -1,0 +1,168 @@
+use glasshouse_core::claims::{Assurance, EvidenceKind};
+use serde::{Deserialize, Serialize};
+
+use crate::nvidia::NvidiaPolicy;
+use crate::snp::SnpPolicy;
+use crate::tdx::{DcapPolicy, TdMeasurements};
+use crate::tokens::{ConfidentialSpacePolicy, NrasPolicy};
+
+/// What an owner asks of a machine with a TEE. `policy.schema.json` in this crate describes it as JSON,
+/// `policy.example.json` is one; no other members are allowed anywhere in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HardwarePolicy {
+    /// The CPU's TEE, one of three, and what is asked of it.
+    pub cpu: CpuPolicy,
+    /// What is asked of GPUs and switches that attest.
+    #[serde(default)]
+    pub gpu: GpuPolicy,
+    /// What must be reached.
+    pub minimum_assurance: MinimumAssurance,
+}
+
+/// The CPU's TEE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CpuPolicy {
+    /// Intel TDX.
+    Tdx(DcapPolicy),
+    /// AMD SEV-SNP.
+    SevSnp(SnpPolicy),
+    /// Google Confidential Space.
+    ConfidentialSpace(ConfidentialSpaceSession),
+}
+
+/// What is asked of Google's tokens in a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfidentialSpaceSession {
+    /// The only audience that is accepted, exactly.
+    pub audience: String,
+    /// Everything else.
+    #[serde(default)]
+    pub token: ConfidentialSpacePolicy,
+}
+
+/// What is asked of GPUs and switches. Fields that a JSON document leaves out have these defaults: any number of any
+/// devices, no tokens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GpuPolicy {
+    /// Of each device: floors of driver and VBIOS, modes, revocation lists.
+    pub devices: NvidiaPolicy,
+    /// Exactly so many GPUs.
+    pub gpus: Option<u32>,
+    /// Exactly so many switches.
+    pub switches: Option<u32>,
+    /// The only devices that are accepted, by the serial number of their own certificate in hex (`device-serial` in
+    /// claims); empty accepts all. With it, another machine's genuine GPU is refused even where the guest relays it.
+    pub serials: Vec<String>,
+    /// What is asked of tokens of NVIDIA's service; without it they are refused. A token never stands for a report.
+    pub tokens: Option<NrasPolicy>,
+    /// Refuses devices that come without a token.
+    pub require_token: bool,
+}
+
+/// What an appraisal must reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MinimumAssurance {
+    /// [`Assurance::CpuTee`].
+    CpuTee,
+    /// [`Assurance::CpuTeeGpuCc`].
+    CpuTeeGpuCc,
+}
+
+impl MinimumAssurance {
+    /// The assurance.
+    pub const fn level(self) -> Assurance {
+        match self {
+            Self::CpuTee => Assurance::CpuTee,
+            Self::CpuTeeGpuCc => Assurance::CpuTeeGpuCc,
+        }
+    }
+}
+
+/// Why a policy can accept nothing, or not what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PolicyError {
+    /// It has no reference values that cover the launch.
+    #[error("the policy has no {0}; without launch measurements nothing is a CPU TEE: measure the guest and add them")]
+    NoLaunchMeasurements(&'static str),
+    /// A relaxation that no assurance above `SelfReported` can be given under.
+    #[error("the policy sets {0}, under which nothing is a CPU TEE; leave it out")]
+    Relaxed(&'static str),
+    /// It asks for confidential GPUs and compares none of their measurements.
+    #[error("the policy asks for CpuTeeGpuCc and sets {0}; leave one of them out")]
+    UnmeasuredGpus(&'static str),
+    /// A device's serial number is not lower-case hex.
+    #[error("{0:?} in gpu.serials is no serial number in lower-case hex; copy device-serial from a verdict")]
+    Serial(String),
+}
+
+impl HardwarePolicy {
+    /// The kind of evidence that it is about.
+    pub const fn kind(&self) -> EvidenceKind {
+        match &self.cpu {
+            CpuPolicy::Tdx(_) => EvidenceKind::Tdx,
+            CpuPolicy::SevSnp(_) => EvidenceKind::SevSnp,
+            CpuPolicy::ConfidentialSpace(_) => EvidenceKind::ConfidentialSpace,
+        }
+    }
+
+    /// Every relaxation that is in force, under the part that it relaxes, for the verdict.
+    pub fn relaxations(&self) -> Vec<String> {
+        let (part, cpu) = match &self.cpu {
+            CpuPolicy::Tdx(policy) => ("cpu.tdx", policy.relaxations()),
+            CpuPolicy::SevSnp(policy) => ("cpu.sev-snp", policy.relaxations()),
+            CpuPolicy::ConfidentialSpace(policy) => ("cpu.confidential-space", policy.token.relaxations()),
+        };
+        let under =
+            |part: &str, names: Vec<String>| names.into_iter().map(|n| format!("{part}.{n}")).collect::<Vec<_>>();
+        let tokens = self.gpu.tokens.as_ref().map(NrasPolicy::relaxations).unwrap_or_default();
+        [under(part, cpu), under("gpu.devices", self.gpu.devices.relaxations()), under("gpu.tokens", tokens)].concat()
+    }
+
+    /// Whether it can accept anything at the assurance that it asks for.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub fn check(&self) -> Result<(), PolicyError> {
+        let (relaxed, measured, what) = match &self.cpu {
+            CpuPolicy::Tdx(p) => (
+                (p.dangerous_no_measurements, p.dangerous_allow_debug),
+                p.measurements.iter().any(TdMeasurements::cover_the_launch),
+                "cpu.tdx.measurements with mrtd, rtmr1 and rtmr2",
+            ),
+            CpuPolicy::SevSnp(p) => (
+                (p.dangerous_no_measurements, p.dangerous_allow_debug),
+                !p.measurements.is_empty(),
+                "cpu.sev-snp.measurements",
+            ),
+            CpuPolicy::ConfidentialSpace(p) => (
+                (p.token.dangerous_no_measurements, p.token.dangerous_allow_debug),
+                !p.token.measurements.is_empty(),
+                "cpu.confidential-space.token.measurements",
+            ),
+        };
+        match relaxed {
+            (true, _) => return Err(PolicyError::Relaxed("dangerous_no_measurements")),
+            (_, true) => return Err(PolicyError::Relaxed("dangerous_allow_debug")),
+            _ if !measured => return Err(PolicyError::NoLaunchMeasurements(what)),
+            _ => {}
+        }
+        let gpus = self.minimum_assurance == MinimumAssurance::CpuTeeGpuCc;
+        if gpus && self.gpu.devices.dangerous_no_measurements {
+            return Err(PolicyError::UnmeasuredGpus("gpu.devices.dangerous_no_measurements"));
+        }
+        let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        match self.gpu.serials.iter().find(|serial| !is_hex(serial)) {
+            Some(serial) => Err(PolicyError::Serial(serial.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -1,0 +1,72 @@
+use glasshouse_core::evidence::{DeviceEvidence, DeviceKind, GpuEvidence};
+use glasshouse_core::fixed::{Blob, Digest32};
+use glasshouse_core::traits::AttestError;
+
+use crate::x509::certificates_from_pem;
+
+/// The driver's interface to the machine's GPUs; [`NvmlGpus`](super) is the real one, with the feature `nvml`.
+pub trait GpuInterface: Send + Sync {
+    /// How many GPUs the driver has.
+    ///
+    /// # Errors
+    /// What the driver answered.
+    fn count(&self) -> Result<u32, String>;
+    /// The system's confidential-computing mode; `None` where driver or GPUs know none.
+    ///
+    /// # Errors
+    /// What the driver answered.
+    fn state(&self) -> Result<Option<ConfidentialState>, String>;
+    /// The report of one GPU over a nonce, and its chain.
+    ///
+    /// # Errors
+    /// What the driver answered.
+    fn evidence(&self, index: u32, nonce: &[u8; 32]) -> Result<RawEvidence, String>;
+}
+
+/// The confidential-computing mode of all GPUs of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfidentialState {
+    /// Confidential computing is on.
+    pub enabled: bool,
+    /// Developer tools may read the GPUs' memory.
+    pub dev_tools: bool,
+}
+
+/// One GPU's answer as the driver gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawEvidence {
+    /// SPDM request and response.
+    pub report: Vec<u8>,
+    /// The chain, PEM, leaf first; the driver may pad it with zeros.
+    pub chain: Vec<u8>,
+}
+
+const WHAT: &str = "an NVIDIA GPU";
+
+/// Evidence of every GPU over one nonce; none where confidential computing is off.
+pub(super) fn evidence(gpus: &dyn GpuInterface, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
+    let failed = |why: String| AttestError::Failed { what: WHAT, why };
+    let count = gpus.count().map_err(failed)?;
+    let state = gpus.state().map_err(failed)?;
+    let Some(state) = state.filter(|state| state.enabled && count > 0) else {
+        return Ok(GpuEvidence::default());
+    };
+    if state.dev_tools {
+        return Err(failed("developer tools may read its memory; boot it without dev-tools mode".to_owned()));
+    }
+    (0..count).map(|index| one(gpus, index, nonce)).collect::<Result<_, _>>().map(GpuEvidence)
+}
+
+fn one(gpus: &dyn GpuInterface, index: u32, nonce: &Digest32) -> Result<DeviceEvidence, AttestError> {
+    let failed = |why: String| AttestError::Failed { what: WHAT, why: format!("GPU {index}: {why}") };
+    let RawEvidence { report, mut chain } = gpus.evidence(index, nonce.as_bytes()).map_err(failed)?;
+    if report.get(4..36) != Some(nonce.as_ref()) {
+        return Err(failed("its report answers another nonce".to_owned()));
+    }
+    let text = chain.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+    chain.truncate(text);
+    let certificates = certificates_from_pem(&chain).map_err(|error| failed(error.to_string()))?;
+    let leaf = certificates.first().ok_or_else(|| failed("it has no certificate".to_owned()))?;
+    let serial = Blob(leaf.serial().to_vec());
+    Ok(DeviceEvidence { kind: DeviceKind::NvidiaGpu, serial, report: Blob(report), chain: Blob(chain) })
+}

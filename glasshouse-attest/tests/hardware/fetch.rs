@@ -1,0 +1,151 @@
+//! The fetcher against fakes of the vendors' services: what it brings home is accepted at appraisal.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use glasshouse_attest::collateral::{Bundle, FetchError, Fetcher, Services};
+use glasshouse_attest::snp::Product;
+use glasshouse_attest_gen::nvidia::CrlDraft;
+use glasshouse_attest_gen::tdx::CollateralDraft;
+use glasshouse_attest_gen::{AUDIT_TIME, Platform, snp, token};
+use glasshouse_core::evidence::CpuEvidence;
+use serde_json::{Value, json};
+
+use crate::service::{FakeServices, Page};
+use crate::session::{Made, Session};
+
+fn page(body: impl Into<Vec<u8>>) -> Page {
+    (200, Vec::new(), body.into())
+}
+
+/// Percent-encoded as Intel does it: everything but letters and digits.
+fn encoded(chain: &Value) -> String {
+    let byte =
+        |byte: u8| if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    chain.as_str().unwrap().bytes().map(byte).collect()
+}
+
+fn pages() -> BTreeMap<String, Page> {
+    let intel: Value = serde_json::from_slice(&CollateralDraft::default().json()).unwrap();
+    let text = |member: &str| intel[member].as_str().unwrap().to_owned();
+    let hex = |member: &str| hex::decode(text(member)).unwrap();
+    let signed = |name: &str, document: &str, header: &'static str| {
+        // White space and order as they were signed.
+        let body =
+            format!("{{\"{name}\":{},\"signature\":\"{}\"}}", text(document), text(&format!("{document}_signature")));
+        (200, vec![(header, encoded(&intel[format!("{document}_issuer_chain")]))], body.into_bytes())
+    };
+    let pck = vec![("SGX-PCK-CRL-Issuer-Chain", encoded(&intel["pck_crl_issuer_chain"]))];
+    let mut pages = BTreeMap::from([
+        ("/root.crl".to_owned(), page(hex("root_ca_crl"))),
+        ("/intel/sgx/certification/v4/pckcrl?ca=platform&encoding=der".to_owned(), (200, pck, hex("pck_crl"))),
+        (
+            "/intel/tdx/certification/v4/tcb?fmspc=6e0000000001".to_owned(),
+            signed("tcbInfo", "tcb_info", "TCB-Info-Issuer-Chain"),
+        ),
+        (
+            "/intel/tdx/certification/v4/qe/identity".to_owned(),
+            signed("enclaveIdentity", "qe_identity", "SGX-Enclave-Identity-Issuer-Chain"),
+        ),
+        ("/jwks.json".to_owned(), page(token::jwks_json())),
+        ("/crl/device.crl".to_owned(), page(CrlDraft::new("device root").der())),
+    ]);
+    for (name, rim) in Platform::collateral().nvidia.rims {
+        let body = json!({"id": name, "rim": STANDARD.encode(rim), "sha256": "", "request_id": "x"});
+        pages.insert(format!("/nvidia/v1/rim/{name}"), page(body.to_string()));
+    }
+    let (report, vcek, chain) = snp::Draft::new(Product::Genoa).make();
+    let pem: String = chain
+        .iter()
+        .map(|der| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", STANDARD.encode(der)))
+        .collect();
+    let chip = hex::encode(&report[0x1a0..0x1e0]);
+    let levels = "blSPL=02&teeSPL=03&snpSPL=04&ucodeSPL=05";
+    pages.insert(format!("/amd/vcek/v1/Genoa/{chip}?{levels}"), page(vcek));
+    pages.insert("/amd/vcek/v1/Genoa/cert_chain".to_owned(), page(pem));
+    pages.insert("/amd/vcek/v1/Genoa/crl".to_owned(), page(snp::crl(Product::Genoa, false)));
+    pages
+}
+
+fn fetch(services: Services, made: &Made) -> Result<Bundle, FetchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fetcher = Fetcher::new(services)?;
+    let until = glasshouse_core::clock::UnixMillis(AUDIT_TIME.0 + 86_400_000);
+    runtime.block_on(fetcher.bundle((&made.cpu, &made.gpus), 1, (AUDIT_TIME, until)))
+}
+
+/// Evidence as it comes without the host's table of certificates.
+fn bare(session: &Session) -> Made {
+    let mut made = session.make();
+    if let CpuEvidence::SevSnp { certificates, .. } = &mut made.cpu {
+        *certificates = None;
+    }
+    made
+}
+
+#[test]
+fn what_is_fetched_is_accepted() {
+    for platform in [Platform::tdx(2), Platform::snp(1)] {
+        let fake = FakeServices::start(pages());
+        let mut session = Session::new(platform);
+        let made = bare(&session);
+        let bundle = fetch(fake.services(), &made).unwrap();
+        session.collateral = bundle.collateral().unwrap();
+        session.appraise(&made).unwrap();
+        let asked = fake.asked.lock().unwrap().clone();
+        let manifests = asked.iter().filter(|path| path.contains("/rim/")).count();
+        assert_eq!(manifests, 2, "each manifest once, however many GPUs: {asked:?}");
+        assert_eq!(bundle.jwks.len(), 1);
+    }
+}
+
+#[test]
+fn offline_it_says_so() {
+    let session = Session::new(Platform::tdx(0));
+    let made = session.make();
+    // A port that nobody listens on any more.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let services = Services { intel: format!("http://{address}"), ..Services::default() };
+    let error = fetch(services, &made).unwrap_err();
+    assert!(matches!(error, FetchError::Unreachable { .. }));
+    let told = error.to_string();
+    assert!(told.contains(&address.to_string()) && told.contains("a bundle that you have"), "{told}");
+}
+
+#[test]
+fn what_services_answer_wrongly() {
+    let session = Session::new(Platform::tdx(1));
+    let made = session.make();
+    let with = |path: &str, page: Option<Page>| {
+        let mut pages = pages();
+        match page {
+            Some(page) => pages.insert(path.to_owned(), page),
+            None => pages.remove(path),
+        };
+        fetch(FakeServices::start(pages).services(), &made).unwrap_err()
+    };
+    let tcb = "/intel/tdx/certification/v4/tcb?fmspc=6e0000000001";
+    assert!(matches!(with(tcb, None), FetchError::Status { status: 404, .. }));
+    assert!(matches!(with(tcb, Some((503, vec![], vec![]))), FetchError::Status { status: 503, .. }));
+    assert!(matches!(with(tcb, Some(page("{}"))), FetchError::Unexpected { what: "a document and its signature", .. }));
+    let headless = page("{\"tcbInfo\":{},\"signature\":\"\"}");
+    assert!(matches!(with(tcb, Some(headless)), FetchError::Unexpected { what: "TCB-Info-Issuer-Chain", .. }));
+    let rim = "/nvidia/v1/rim/NV_GPU_DRIVER_GH100_580.95.05";
+    assert!(matches!(with(rim, Some(page("{\"rim\":\"!\"}"))), FetchError::Unexpected { .. }));
+    let huge = page(vec![b' '; 9 * 1024 * 1024]);
+    assert!(matches!(
+        with("/jwks.json", Some(huge)),
+        FetchError::Unexpected { what: "a document of at most 8 MiB", .. }
+    ));
+}
+
+#[test]
+fn evidence_that_names_nothing() {
+    let fake = FakeServices::start(pages());
+    let session = Session::new(Platform::tdx(0));
+    let mut made = session.make();
+    let CpuEvidence::Tdx { quote } = &mut made.cpu else { panic!() };
+    quote.0.truncate(100);
+    assert!(matches!(fetch(fake.services(), &made), Err(FetchError::Unnamed("its platform"))));
+}

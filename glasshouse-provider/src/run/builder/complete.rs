@@ -1,0 +1,75 @@
+//! From what a tool gave to a run that has everything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glasshouse_core::fixed::{Digest32, Fixed};
+use sha2::{Digest as _, Sha256};
+
+use super::{Listener, RunBuilder};
+use crate::run::setup::Setup;
+use crate::run::{Gate, RunError};
+use crate::supervisor::Journal;
+
+impl<K> RunBuilder<K> {
+    /// Checks that everything is there.
+    pub(in crate::run) fn complete(self) -> Result<(K, Setup, Listener), RunError> {
+        crate::roles::ensure_owner()?;
+        let missing = |what, call| RunError::Missing { what, call };
+        let provider = self.provider.ok_or_else(|| missing("a provider", "provider"))?;
+        let out = self.out.ok_or_else(|| missing("an output folder", "out_dir"))?;
+        crate::run::files::prepare_folder(&out)?;
+        let runtime = match self.runtime {
+            Some(measurement) => measurement,
+            None if provider.name() == "local" => own_executable()?,
+            None => return Err(missing("the measurement of the executable that runs there", "runtime_measurement")),
+        };
+        let gate = match self.gate {
+            Some(gate) => gate,
+            None => Gate::open(&Gate::folder_in(&out))?,
+        };
+        let journal_path = self.journal.unwrap_or_else(|| out.join("journal.jsonl"));
+        let setup = Setup {
+            verifier: self.verifier.ok_or_else(|| missing("a verifier", "verifier"))?,
+            package: self.package.ok_or_else(|| missing("a package", "package"))?,
+            journal: Arc::new(Journal::open(&journal_path)?),
+            journal_path,
+            provider,
+            gate,
+            runtime,
+            out,
+            device: self.device,
+            warmup_units: self.warmup_units,
+            budget: self.budget,
+            progress: self.progress,
+            export: self.export,
+            lease: self.lease,
+            challenge_ttl: Duration::from_secs(60),
+            max_skew: Duration::from_secs(120),
+            max_challenges: 3,
+            container: self.container,
+            anti_debug: self.anti_debug,
+            filter: self.filter,
+            image: self.image,
+            env: self.env,
+            disk_gib: self.disk_gib,
+            time_limit: self.time_limit,
+            linger: self.linger,
+            allow_cleartext: self.allow_cleartext,
+            handle_signals: self.handle_signals,
+            stop: self.stop,
+            patience: self.patience,
+            segments: 1,
+            artifact_limit: self.artifact_limit,
+        };
+        Ok((self.kind, setup, self.listener.unwrap_or_else(|| Box::new(|_| {}))))
+    }
+}
+
+/// The measurement that a segment of the local provider makes of itself, when it runs this executable.
+fn own_executable() -> Result<Digest32, RunError> {
+    let path = PathBuf::from("/proc/self/exe");
+    let bytes = std::fs::read(&path).map_err(|e| RunError::File { path, what: "measured", why: e.to_string() })?;
+    Ok(Fixed(Sha256::digest(&bytes).into()))
+}

@@ -1,0 +1,73 @@
+//! The program's allocator: zero-on-free, over one that looks for the canary in every block that is freed.
+#![allow(unsafe_code)] // an allocator is unsafe to implement and to call
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use glasshouse_core::host_memory::ZeroOnFree;
+
+use crate::scan::{Hidden, count};
+
+/// Wipes blocks before they are freed, unless a test has turned that off to see what then is found.
+struct Switched;
+
+static INSPECT: Inspect = Inspect;
+static WIPING: ZeroOnFree<&Inspect> = ZeroOnFree::over(&INSPECT);
+static OFF: AtomicBool = AtomicBool::new(false);
+static FREED_WITH_CANARY: AtomicU64 = AtomicU64::new(0);
+static CANARY: OnceLock<Hidden> = OnceLock::new();
+
+#[global_allocator]
+static ALLOCATOR: Switched = Switched;
+
+/// From now on blocks are looked at.
+pub(crate) fn look_for(canary: Hidden) {
+    let _ = CANARY.set(canary);
+}
+
+pub(crate) fn stop_wiping() {
+    OFF.store(true, Relaxed);
+}
+
+/// Blocks that were freed with the canary in them.
+pub(crate) fn freed_with_canary() -> u64 {
+    FREED_WITH_CANARY.load(Relaxed)
+}
+
+struct Inspect;
+
+// SAFETY: `System`, with a look at each block before it is freed.
+unsafe impl GlobalAlloc for &Inspect {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if let Some(canary) = CANARY.get() {
+            // SAFETY: the block is the caller's; where it was never written its bytes mean nothing, and are only compared.
+            let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
+            if count(bytes, canary, bytes.len()).iter().any(|found| *found > 0) {
+                FREED_WITH_CANARY.fetch_add(1, Relaxed);
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+// SAFETY: one or the other of two allocators that both end in `System`, which frees what either of them allocated.
+unsafe impl GlobalAlloc for Switched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { WIPING.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { if OFF.load(Relaxed) { (&INSPECT).dealloc(block, layout) } else { WIPING.dealloc(block, layout) } }
+    }
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { WIPING.realloc(block, layout, new_size) }
+    }
+}

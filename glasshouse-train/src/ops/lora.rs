@@ -1,0 +1,161 @@
+use candle_core::{DType, Result, Tensor, bail};
+
+use super::dropout::dropout;
+use super::gemm::gemm;
+use super::linear::Frozen;
+use super::memory::unwritten;
+use super::record::record;
+
+/// What is dropped of an adapter's inputs: each value with probability `p`, by a hash of `seed` and its place, so that
+/// backward drops the same without having kept a mask; the others are divided by `1 - p`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    /// Probability, at least 0 and below 1.
+    pub p: f64,
+    /// Of this layer in this pass.
+    pub seed: u64,
+}
+
+/// `x W^T + bias + scale dropout(x) A^T B^T`: frozen `weight [out, in]` and `bias [out]`, trained `a [r, in]` and
+/// `b [out, r]` of any float type; `x [tokens, in]`, giving `[tokens, out]` (Hu et al. 2021, arXiv:2106.09685).
+///
+/// # Errors
+/// What candle says of shapes, types or the device.
+pub fn lora_linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    a: &Tensor,
+    b: &Tensor,
+    scale: f64,
+    dropout: Option<Dropout>,
+) -> Result<Tensor> {
+    let frozen = Frozen { weight: weight.detach(), bias: bias.map(Tensor::detach) };
+    let (input, types) = (x.detach(), [a.dtype(), b.dtype()]);
+    let one = Adapter { a: a.detach(), b: b.detach(), column: 0 };
+    let adapters = Adapters::new(&[one], scale, dropout, x.dtype())?;
+    let result = frozen.forward(&input)?;
+    adapters.forward(&input, &result)?;
+    record("lora-linear", [x, a, b], &result, move |grad| {
+        let dx = frozen.backward(grad)?;
+        let mut gradients = adapters.backward(&input, grad, Some(&dx))?.into_iter();
+        match gradients.next() {
+            Some(AdapterGradient { a, b }) => Ok([dx, a.to_dtype(types[0])?, b.to_dtype(types[1])?]),
+            None => bail!("lora-linear: there is no adapter"),
+        }
+    })
+}
+
+/// One adapter over some columns of a linear layer's output.
+pub(crate) struct Adapter {
+    /// `[r, in]`.
+    pub(crate) a: Tensor,
+    /// `[out, r]`.
+    pub(crate) b: Tensor,
+    /// First of its columns.
+    pub(crate) column: usize,
+}
+
+/// Gradients of one adapter, f32.
+pub(crate) struct AdapterGradient {
+    pub(crate) a: Tensor,
+    pub(crate) b: Tensor,
+}
+
+/// The adapters of one input, in the type of the pass: their A in one matrix, so that x is read once.
+pub(crate) struct Adapters {
+    /// `[sum of r, in]`.
+    a: Tensor,
+    parts: Vec<Part>,
+    scale: f64,
+    dropout: Option<Dropout>,
+}
+
+struct Part {
+    b: Tensor,
+    column: usize,
+    /// First row of its A among all.
+    rank_start: usize,
+    rank: usize,
+}
+
+impl Adapters {
+    /// Takes adapters of one input, at least one.
+    pub(crate) fn new(adapters: &[Adapter], scale: f64, dropout: Option<Dropout>, dtype: DType) -> Result<Self> {
+        let mut parts = Vec::with_capacity(adapters.len());
+        let mut rank_start = 0;
+        for adapter in adapters {
+            let rank = adapter.a.dim(0)?;
+            parts.push(Part { b: adapter.b.to_dtype(dtype)?, column: adapter.column, rank_start, rank });
+            rank_start += rank;
+        }
+        let all: Vec<&Tensor> = adapters.iter().map(|adapter| &adapter.a).collect();
+        let a = match all.as_slice() {
+            [one] => one.to_dtype(dtype)?,
+            _ => Tensor::cat(&all, 0)?.to_dtype(dtype)?,
+        };
+        Ok(Self { a, parts, scale, dropout: dropout.filter(|dropout| dropout.p > 0.0) })
+    }
+
+    /// Adds every adapter's update to its columns of `y [tokens, out]`.
+    pub(crate) fn forward(&self, x: &Tensor, y: &Tensor) -> Result<()> {
+        let down = self.down(&self.dropped(x)?)?;
+        for part in &self.parts {
+            let columns = y.narrow(1, part.column, part.b.dim(0)?)?;
+            gemm(&columns, &part.of(&down)?, &part.b.t()?, self.scale, 1.0)?;
+        }
+        Ok(())
+    }
+
+    /// Gradients of the adapters, from x and the gradient of y; adds to `dx`, if there is one, what x's is through them.
+    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, dx: Option<&Tensor>) -> Result<Vec<AdapterGradient>> {
+        let dropped = self.dropped(x)?;
+        let down = self.down(&dropped)?;
+        let ddown = unwritten(down.shape(), down.dtype(), down.device())?;
+        let mut of_b = Vec::with_capacity(self.parts.len());
+        for part in &self.parts {
+            let columns = dy.narrow(1, part.column, part.b.dim(0)?)?;
+            gemm(&part.of(&ddown)?, &columns, &part.b, self.scale, 0.0)?;
+            let db = unwritten(part.b.shape(), DType::F32, x.device())?;
+            gemm(&db, &columns.t()?, &part.of(&down)?, self.scale, 0.0)?;
+            of_b.push(db);
+        }
+        let da = unwritten(self.a.shape(), DType::F32, x.device())?;
+        gemm(&da, &ddown.t()?, &dropped, 1.0, 0.0)?;
+        match (dx, self.dropout) {
+            (Some(dx), None) => gemm(dx, &ddown, &self.a, 1.0, 1.0)?,
+            (Some(dx), Some(rate)) => {
+                let through = unwritten(dx.shape(), dx.dtype(), dx.device())?;
+                gemm(&through, &ddown, &self.a, 1.0, 0.0)?;
+                dropout(dx, &through, rate, true)?;
+            }
+            (None, _) => {}
+        }
+        let of_a = self.parts.iter().map(|part| da.narrow(0, part.rank_start, part.rank));
+        of_a.zip(of_b).map(|(a, b)| Ok(AdapterGradient { a: a?, b })).collect()
+    }
+
+    /// `[tokens, sum of r]`.
+    fn down(&self, dropped: &Tensor) -> Result<Tensor> {
+        let down = unwritten((dropped.dim(0)?, self.a.dim(0)?), dropped.dtype(), dropped.device())?;
+        gemm(&down, dropped, &self.a.t()?, 1.0, 0.0)?;
+        Ok(down)
+    }
+
+    fn dropped(&self, x: &Tensor) -> Result<Tensor> {
+        match self.dropout {
+            None => Ok(x.clone()),
+            Some(rate) => {
+                let kept = unwritten(x.shape(), x.dtype(), x.device())?;
+                dropout(&kept, x, rate, false)?;
+                Ok(kept)
+            }
+        }
+    }
+}
+
+impl Part {
+    fn of(&self, down: &Tensor) -> Result<Tensor> {
+        down.narrow(1, self.rank_start, self.rank)
+    }
+}

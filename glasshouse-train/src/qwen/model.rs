@@ -1,0 +1,270 @@
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::block::{Block, Kept, Pass};
+use super::build::{Builder, Parts, Source};
+use super::loss::{Counted, Loss, Tape};
+use super::{Batch, IGNORE, LoraConfig, QwenConfig, QwenError, Weights};
+use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_forward, take_rows};
+
+/// A Qwen2 model: the base frozen on one device, and adapters over it to train.
+pub struct Qwen2 {
+    config: QwenConfig,
+    lora: LoraConfig,
+    pub(super) parts: Parts,
+    pub(super) trainable: Vec<(String, Var)>,
+    device: Device,
+    dtype: DType,
+    recompute: bool,
+    rope: std::sync::Mutex<Option<RopeTable>>,
+}
+
+impl Qwen2 {
+    /// Loads the base as `dtype` (f32, or bf16) and makes fresh adapters in f32: A Kaiming uniform from `seed`, B zero.
+    ///
+    /// # Errors
+    /// [`QwenError`] naming the tensor that is missing or of another shape, or that the device is out of memory.
+    pub fn load(
+        config: &QwenConfig,
+        weights: &Weights,
+        lora: &LoraConfig,
+        device: &Device,
+        dtype: DType,
+        seed: u64,
+    ) -> Result<Self, QwenError> {
+        Self::build(&Builder { config, source: Source::Files(weights), lora, device, dtype, seed })
+    }
+
+    /// The same with random weights from `seed`, made on the device; the same on every device.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn random(
+        config: &QwenConfig,
+        lora: &LoraConfig,
+        device: &Device,
+        dtype: DType,
+        seed: u64,
+    ) -> Result<Self, QwenError> {
+        Self::build(&Builder { config, source: Source::Seed(seed), lora, device, dtype, seed })
+    }
+
+    /// Whether forward keeps only each block's input and backward computes the rest again: a third more work for a small
+    /// part of the memory. Off at first. Results are the same bits.
+    pub fn recompute_blocks(&mut self, recompute: bool) {
+        self.recompute = recompute;
+    }
+
+    /// The negative log likelihood of the batch's targets, summed and divided by `divisor` (the targets of the whole
+    /// optimizer step, so that accumulated gradients add up to that of their mean), kept for
+    /// [`backward`](Loss::backward). `dropout` is the seed of this pass's dropout; absent, nothing is dropped.
+    ///
+    /// # Errors
+    /// [`QwenError::Batch`], [`QwenError::TooLong`], [`QwenError::OutOfMemory`], [`QwenError::Device`].
+    pub fn loss(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> Result<Loss<'_>, QwenError> {
+        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        self.forward_keeping(batch, divisor, dropout)
+            .map_err(|error| self.failed("the forward pass", (batch.rows, batch.length), &error))
+    }
+
+    /// Sum of the negative log likelihoods (f32, a scalar on the device) and how many targets there are; keeps nothing.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub fn evaluate(&self, batch: &Batch) -> Result<(Tensor, usize), QwenError> {
+        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let run = || {
+            let Some(counted) = self.counted(batch)? else {
+                return Tensor::zeros((), DType::F32, &self.device);
+            };
+            let last = self.hidden(batch)?;
+            let normed = rms_norm_forward(&counted.of(&last)?, &self.parts.norm, self.config.rms_norm_eps)?;
+            Ok(cross_entropy_forward(&normed, &self.parts.head, &counted.labels, 1.0, false)?.0)
+        };
+        let sum = run().map_err(|error| self.failed("evaluation", (batch.rows, batch.length), &error))?;
+        Ok((sum, batch.targets()))
+    }
+
+    /// Logits of every place, `[rows * length, vocab]`, f32.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub fn logits(&self, batch: &Batch) -> Result<Tensor, QwenError> {
+        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let run = || {
+            let last = self.hidden(batch)?;
+            let normed = rms_norm_forward(&last, &self.parts.norm, self.config.rms_norm_eps)?;
+            let logits = Tensor::zeros((normed.dim(0)?, self.config.vocab_size), self.dtype, &self.device)?;
+            gemm(&logits, &normed, &self.parts.head.t()?, 1.0, 0.0)?;
+            logits.to_dtype(DType::F32)
+        };
+        run().map_err(|error| self.failed("computing logits", (batch.rows, batch.length), &error))
+    }
+
+    /// The adapters, f32, under PEFT's names, in the order of the blocks.
+    pub fn trainable(&self) -> &[(String, Var)] {
+        &self.trainable
+    }
+
+    /// Shapes and constants.
+    pub fn config(&self) -> &QwenConfig {
+        &self.config
+    }
+
+    /// What is adapted.
+    pub fn lora(&self) -> &LoraConfig {
+        &self.lora
+    }
+
+    /// Where it lies.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes that a pass keeps for each token between forward and backward, about.
+    pub fn kept_bytes_per_token(&self) -> u64 {
+        let c = &self.config;
+        let block = match self.recompute {
+            true => c.hidden_size,
+            false => 2 * c.hidden_size + c.query_width() + 2 * c.key_width() + 2 * c.intermediate_size,
+        };
+        (block as u64).saturating_mul(c.layers as u64).saturating_mul(self.dtype.size_in_bytes() as u64)
+    }
+
+    /// Tokens of one pass, rows times length, that about fit a device with this many bytes.
+    pub fn fitting_tokens(&self, memory: u64) -> u64 {
+        let c = &self.config;
+        let width = self.dtype.size_in_bytes() as u64;
+        let weights = c.parameters().saturating_mul(width);
+        // Two chunks of logits and the device's own; and beside what is kept, what one block's backward works on.
+        let fixed = weights.saturating_add(2 << 30);
+        let working = (8 * c.hidden_size + 5 * c.intermediate_size) as u64 * width;
+        memory.saturating_sub(fixed) / self.kept_bytes_per_token().saturating_add(working).max(1)
+    }
+
+    fn build(builder: &Builder<'_>) -> Result<Self, QwenError> {
+        let parts = builder.build()?;
+        let name = |block: &Block, target: super::Target, part: &str| {
+            format!("base_model.model.model.layers.{}.{}.lora_{part}.weight", block.index, target.path())
+        };
+        let mut trainable = Vec::new();
+        for block in &parts.blocks {
+            for trained in block.trained() {
+                trainable.push((name(block, trained.target, "A"), trained.a.clone()));
+                trainable.push((name(block, trained.target, "B"), trained.b.clone()));
+            }
+        }
+        Ok(Self {
+            config: builder.config.clone(),
+            lora: builder.lora.clone(),
+            parts,
+            trainable,
+            device: builder.device.clone(),
+            dtype: builder.dtype,
+            recompute: false,
+            rope: std::sync::Mutex::new(None),
+        })
+    }
+
+    fn forward_keeping(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> candle_core::Result<Loss<'_>> {
+        let size = (batch.rows, batch.length);
+        let Some(counted) = self.counted(batch)? else {
+            let value = Tensor::zeros((), DType::F32, &self.device)?;
+            return Ok(Loss { model: self, value, targets: 0, size, tape: None });
+        };
+        let pass = self.pass(batch, dropout)?;
+        let mut kept = Vec::with_capacity(self.parts.blocks.len());
+        let mut x = self.embed(batch)?;
+        for block in &self.parts.blocks {
+            let (y, activations) = block.forward(&x, &pass)?;
+            kept.push(match self.recompute {
+                true => Kept::Input(x),
+                false => Kept::All(Box::new(activations)),
+            });
+            x = y;
+        }
+        let normed = rms_norm_forward(&counted.of(&x)?, &self.parts.norm, pass.eps)?;
+        let (value, gradient) = cross_entropy_forward(&normed, &self.parts.head, &counted.labels, divisor, true)?;
+        let tape = gradient.map(|gradient| Tape { pass, kept, last: x, counted, gradient });
+        Ok(Loss { model: self, value, targets: batch.targets(), size, tape })
+    }
+
+    fn hidden(&self, batch: &Batch) -> candle_core::Result<Tensor> {
+        let pass = self.pass(batch, None)?;
+        self.parts.blocks.iter().try_fold(self.embed(batch)?, |x, block| Ok(block.forward(&x, &pass)?.0))
+    }
+
+    fn embed(&self, batch: &Batch) -> candle_core::Result<Tensor> {
+        let tokens = Tensor::from_slice(&batch.tokens, batch.tokens.len(), &self.device)?;
+        take_rows(&self.parts.embedding, &tokens)
+    }
+
+    fn pass(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Pass> {
+        let needed = batch.positions.iter().max().map_or(1, |position| *position as usize + 1);
+        Ok(Pass {
+            rows: batch.rows,
+            length: batch.length,
+            packing: Packing::new(batch.rows, batch.length, &batch.documents, &self.device)?,
+            positions: Tensor::from_slice(&batch.positions, batch.positions.len(), &self.device)?,
+            rope: self.rope(needed)?,
+            eps: self.config.rms_norm_eps,
+            scale: self.lora.scale(),
+            dropout: dropout.map(|seed| Dropout { p: self.lora.dropout, seed }),
+        })
+    }
+
+    /// The table, made once for the longest sequence so far.
+    fn rope(&self, positions: usize) -> candle_core::Result<RopeTable> {
+        let mut slot = self.rope.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*slot {
+            Some(table) if table.positions() >= positions => Ok(table.clone()),
+            _ => {
+                let longest = positions.next_power_of_two();
+                let table = RopeTable::new(self.config.rope_theta, self.config.head_dim, longest, &self.device)?;
+                Ok(slot.insert(table).clone())
+            }
+        }
+    }
+
+    /// None when no label counts.
+    fn counted(&self, batch: &Batch) -> candle_core::Result<Option<Counted>> {
+        let places: Vec<u32> =
+            (0u32..).zip(&batch.labels).filter(|(_, label)| **label != IGNORE).map(|(place, _)| place).collect();
+        let labels: Vec<u32> = batch.labels.iter().copied().filter(|label| *label != IGNORE).collect();
+        if labels.is_empty() {
+            return Ok(None);
+        }
+        let labels = Tensor::from_vec(labels, places.len(), &self.device)?;
+        let rows = match places.len() == batch.labels.len() {
+            true => None,
+            false => Some(Tensor::from_slice(&places, places.len(), &self.device)?),
+        };
+        Ok(Some(Counted { rows, labels }))
+    }
+
+    /// An error of candle's in a pass over so many rows of such a length.
+    pub(super) fn failed(&self, what: &str, (rows, length): (usize, usize), error: &candle_core::Error) -> QwenError {
+        match QwenError::candle(what, error) {
+            QwenError::OutOfMemory { what, .. } => {
+                let advice = match device_memory() {
+                    Some(memory) => format!(
+                        "{rows} rows of {length} are {} tokens, and about {} fit{}",
+                        rows * length,
+                        self.fitting_tokens(memory),
+                        if self.recompute { "" } else { "; recomputing blocks makes room for more" },
+                    ),
+                    None => format!("{rows} rows of {length} are too many; use fewer, or recompute blocks"),
+                };
+                QwenError::OutOfMemory { what, advice }
+            }
+            other => other,
+        }
+    }
+}
+
+/// All memory of the CUDA device in use.
+fn device_memory() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return cudarc::driver::result::mem_get_info().ok().map(|(_, total)| total as u64);
+    #[cfg(not(feature = "cuda"))]
+    None
+}

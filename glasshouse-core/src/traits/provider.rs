@@ -32,7 +32,7 @@ pub struct OfferFilter {
     pub gpu_count: Option<u32>,
     /// Highest price per hour, US dollars.
     pub max_price_per_hour: Option<f64>,
-    /// Least memory, GiB.
+    /// Least memory of each GPU, GiB.
     pub min_memory_gib: Option<u32>,
     /// Least disk, GiB.
     pub min_disk_gib: Option<u32>,

@@ -123,8 +123,9 @@ pub fn agent_environment(spec: &LaunchSpec, bind: SocketAddr) -> BTreeMap<String
     let launch = Launch::new(spec, bind, Hold::Linger);
     let mut env = spec.env.clone();
     env.insert(ROLE_VARIABLE.to_owned(), "agent".to_owned());
-    // A struct of strings and numbers always has a JSON form.
-    env.insert(LAUNCH_VARIABLE.to_owned(), serde_json::to_string(&launch).unwrap_or_default());
+    // A struct of strings and numbers always has a JSON form. In hex: some providers take the environment as flags or
+    // lists, where quotes, spaces and commas mean something.
+    env.insert(LAUNCH_VARIABLE.to_owned(), hex::encode(serde_json::to_vec(&launch).unwrap_or_default()));
     env.insert(SECRET_VARIABLE.to_owned(), Fixed(*spec.launch_secret.expose()).to_string());
     env
 }
@@ -140,7 +141,8 @@ pub(crate) fn enter_agent() -> Result<(Launch, Secret<32>), LaunchError> {
         secret.to_str().and_then(Fixed::from_hex).ok_or_else(|| unreadable("the secret is not 64 hex digits"))?;
     let secret = Secret::take(&mut secret.0);
     let launch = std::env::var(LAUNCH_VARIABLE).map_err(|_| unreadable("GLASSHOUSE_LAUNCH is missing"))?;
-    let launch: Launch = serde_json::from_str(&launch).map_err(|e| unreadable(&format!("GLASSHOUSE_LAUNCH: {e}")))?;
+    let launch = hex::decode(&launch).map_err(|e| unreadable(&format!("GLASSHOUSE_LAUNCH: {e}")))?;
+    let launch: Launch = serde_json::from_slice(&launch).map_err(|e| unreadable(&format!("GLASSHOUSE_LAUNCH: {e}")))?;
     Err(exec_without_secret(&launch, &secret))
 }
 

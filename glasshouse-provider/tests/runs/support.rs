@@ -265,10 +265,15 @@ pub(crate) type Test = (&'static str, fn());
 
 /// Runs the tests whose names contain the first argument, one after the other, and exits like the usual harness.
 pub(crate) fn main(tests: &[Test]) {
+    std::process::exit(main_code(tests))
+}
+
+/// The same, and gives the code.
+pub(crate) fn main_code(tests: &[Test]) -> i32 {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
-        return;
+        return 0;
     }
     let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
     let mut failed = 0;
@@ -279,5 +284,5 @@ pub(crate) fn main(tests: &[Test]) {
         println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, began.elapsed());
         failed += i32::from(!passed);
     }
-    std::process::exit(failed.min(1))
+    failed.min(1)
 }

@@ -1,0 +1,175 @@
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use reqwest::{Client, Url};
+
+use super::Api;
+use super::pace::Pace;
+
+/// How often and how fast a provider is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    /// Between two requests to the same endpoint.
+    pub spacing: Duration,
+    /// Tries of a request that may be repeated.
+    pub tries: u32,
+    /// Before the second try; doubles from there, half of it by chance.
+    pub first_pause: Duration,
+    /// A `Retry-After` beyond this is left to the caller.
+    pub longest_wait: Duration,
+    /// Until an answer must be there.
+    pub timeout: Duration,
+}
+
+impl Default for Pacing {
+    fn default() -> Self {
+        Self {
+            spacing: Duration::from_millis(300),
+            tries: 4,
+            first_pause: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(30),
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a provider could not be set up.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// There is no key.
+    #[error("there is no API key; set {variable}, or give the builder one")]
+    NoKey {
+        /// The environment variable that is read.
+        variable: &'static str,
+    },
+    /// The key cannot be put into a header.
+    #[error("the API key in {variable} is empty or has characters that no key has; copy it again, without line breaks")]
+    BadKey {
+        /// The environment variable that is read.
+        variable: &'static str,
+    },
+    /// The key would travel in the clear, or nowhere.
+    #[error("{url} is no address for an API key: {why}; use https://")]
+    BadAddress {
+        /// The address.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A value that the provider cannot take.
+    #[error("{what} is {value:?}: {why}")]
+    BadValue {
+        /// Which setting.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The HTTP client cannot be made.
+    #[error("no HTTP client: {0}")]
+    Http(String),
+}
+
+/// What a backend's builder collects to make an [`Api`].
+#[derive(Clone)]
+pub(crate) struct Connection {
+    pub(crate) provider: &'static str,
+    pub(crate) variable: &'static str,
+    pub(crate) key: Option<String>,
+    pub(crate) base: String,
+    pub(crate) pacing: Pacing,
+}
+
+impl Connection {
+    pub(crate) fn open(self) -> Result<Api, ConfigError> {
+        let variable = self.variable;
+        let key = self.key.ok_or(ConfigError::NoKey { variable })?;
+        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ConfigError::BadKey { variable });
+        }
+        let mut bearer =
+            HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ConfigError::BadKey { variable })?;
+        bearer.set_sensitive(true);
+        let bad = |why: String| ConfigError::BadAddress { url: self.base.clone(), why };
+        let base = Url::parse(&self.base).map_err(|e| bad(e.to_string()))?;
+        let loopback = is_loopback(&base);
+        if base.scheme() != "https" && !(base.scheme() == "http" && loopback) {
+            return Err(bad("it is not encrypted".to_owned()));
+        }
+        // A redirect must not take the key elsewhere; one to another spelling of the same address may.
+        let same = reqwest::redirect::Policy::custom(|attempt| {
+            let from = attempt.previous().last().map(Url::origin);
+            if attempt.previous().len() < 3 && from == Some(attempt.url().origin()) {
+                attempt.follow()
+            } else {
+                attempt.stop()
+            }
+        });
+        let mut http = Client::builder().redirect(same).tcp_nodelay(true);
+        if loopback {
+            http = http.no_proxy();
+        }
+        let http = http.build().map_err(|e| ConfigError::Http(e.to_string()))?;
+        let (provider, pacing) = (self.provider, self.pacing);
+        Ok(Api { provider, variable, http, base, bearer, pacing, pace: Pace::default() })
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("key", &self.key.as_ref().map(|_| "[redacted]"))
+            .field("base", &self.base)
+            .field("pacing", &self.pacing)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Api {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Api")
+            .field("key", &"[redacted]")
+            .field("base", &self.base.as_str())
+            .field("pacing", &self.pacing)
+            .finish_non_exhaustive()
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(key: Option<&str>, base: &str) -> Result<Api, ConfigError> {
+        let (key, base) = (key.map(str::to_owned), base.to_owned());
+        Connection { provider: "p", variable: "P_KEY", key, base, pacing: Pacing::default() }.open()
+    }
+
+    #[test]
+    fn a_key_travels_encrypted_or_not_at_all() {
+        assert!(open(Some("k"), "https://api.example").is_ok());
+        assert!(open(Some("k"), "http://127.0.0.1:1").is_ok() && open(Some("k"), "http://[::1]:1").is_ok());
+        for base in ["http://api.example", "http://127.0.0.1.example", "ftp://127.0.0.1", "api.example"] {
+            assert!(matches!(open(Some("k"), base), Err(ConfigError::BadAddress { .. })), "{base}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_there_and_is_one_and_is_never_shown() {
+        assert_eq!(open(None, "https://a").unwrap_err(), ConfigError::NoKey { variable: "P_KEY" });
+        for key in ["", "a b", "a\nb", "ключ"] {
+            assert_eq!(open(Some(key), "https://a").unwrap_err(), ConfigError::BadKey { variable: "P_KEY" });
+        }
+        let api = open(Some("rpa_KEY"), "https://a").unwrap();
+        assert!(!format!("{api:?}").contains("rpa_KEY"));
+        assert!(api.is_in("x rpa_KEY y") && !api.is_in("rpa_KE"));
+    }
+}

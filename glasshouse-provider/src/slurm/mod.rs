@@ -1,0 +1,196 @@
+//! Slurm through its own commands: `sbatch` with GRES GPUs and a time limit, `squeue`, `scontrol`, `scancel`.
+//!
+//! Source: the manual pages sbatch(1), squeue(1), scontrol(1), scancel(1), sinfo(1) of Slurm 22.05. No accounting
+//! database is needed. The owner and the nodes share a folder, as clusters do with home directories.
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+mod builder;
+mod command;
+mod files;
+mod job;
+mod offers;
+mod submit;
+
+pub use builder::SlurmBuilder;
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use glasshouse_core::claims::ContainerId;
+use glasshouse_core::traits::{
+    Allocation, AllocationId, AllocationState, CreateOutcome, Endpoint, LaunchSpec, LogChunk, Observation, Offer,
+    OfferFilter, Provider, ProviderError, Spend,
+};
+
+use crate::clock;
+use crate::plan::Plan;
+use crate::rest::ConfigError;
+use builder::Settings;
+use command::Failed;
+use job::Job;
+
+const NAME: &str = "slurm";
+
+/// A [`Provider`] whose allocations are batch jobs of this user. The job's name is the allocation's.
+///
+/// A job that ended by itself is seen, with its exit code, until its end is asked for or Slurm forgets it (`MinJobAge`).
+#[derive(Debug)]
+pub struct SlurmProvider {
+    settings: Settings,
+    /// Jobs whose end was asked for: once they have ended they are gone.
+    ended: Mutex<BTreeSet<AllocationId>>,
+}
+
+impl SlurmProvider {
+    /// Starts from the defaults.
+    pub fn builder() -> SlurmBuilder {
+        SlurmBuilder::new()
+    }
+
+    /// Every setting at its default: this executable as the agent, Slurm's commands from `PATH`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when there is no folder for the jobs' output.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        SlurmBuilder::new().build()
+    }
+
+    /// The command that [`Provider::create`] would run, without running it. The launch secret is not in it.
+    ///
+    /// # Errors
+    /// [`ProviderError::Refused`] as `create` would.
+    pub fn plan(&self, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
+        let submission = self.submission(offer, spec)?;
+        let request = format!("sbatch {}", submission.arguments.join(" "));
+        Ok(Plan::new(request, Some(submission.script.into()), &spec.launch_secret, offer, spec))
+    }
+
+    /// Jobs of this user that are not over.
+    async fn living(&self, call: &'static str) -> Result<Vec<Job>, ProviderError> {
+        let jobs = self.jobs(call, &["--me", "--states=all"]).await.map_err(|failed| failed.into_error(call))?;
+        Ok(jobs.into_iter().filter(|job| !job.is_over()).collect())
+    }
+
+    async fn jobs(&self, call: &'static str, which: &[&str]) -> Result<Vec<Job>, Failed> {
+        let format = format!("--format={}", job::FORMAT);
+        let mut arguments = vec!["--noheader", &format];
+        arguments.extend(which);
+        let text = self.settings.run_again("squeue", &arguments).await?;
+        let jobs: Option<Vec<Job>> = text.lines().filter(|line| !line.trim().is_empty()).map(Job::read).collect();
+        // One that was left out would look like absence.
+        jobs.ok_or_else(|| Failed::Nonsense(format!("squeue for {call} shows a job that cannot be read")))
+    }
+
+    async fn job(&self, call: &'static str, id: &AllocationId) -> Result<Job, ProviderError> {
+        let gone = || ProviderError::NotFound { provider: NAME, id: id.clone() };
+        let number = job::number(id).ok_or_else(gone)?;
+        match self.jobs(call, &["--states=all", &format!("--jobs={number}")]).await {
+            Ok(jobs) => jobs.into_iter().find(|job| job.allocation.id == *id).ok_or_else(gone),
+            // "Invalid job id specified": squeue of a single job that Slurm has forgotten.
+            Err(Failed::Said { words, .. }) if words.contains("Invalid job id") => Err(gone()),
+            Err(failed) => Err(failed.into_error(call)),
+        }
+    }
+
+    fn was_ended(&self, id: &AllocationId) -> bool {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+
+    /// `ExitCode=CODE:SIGNAL` of `scontrol show job`; absent when a signal ended it.
+    async fn exit_code(&self, id: &AllocationId) -> Option<i32> {
+        let text = self.settings.run_again("scontrol", &["--oneliner", "show", "job", &id.0]).await.ok()?;
+        let (code, signal) = text.rsplit_once(" ExitCode=")?.1.split_whitespace().next()?.split_once(':')?;
+        code.parse().ok().filter(|_| signal == "0")
+    }
+
+    async fn endpoint(&self, job: &Job) -> Option<Endpoint> {
+        let port = files::port(&self.settings.output(&job.allocation.id)).await?;
+        let text =
+            self.settings.run_again("scontrol", &["--oneliner", "show", "node", job.host.as_deref()?]).await.ok()?;
+        let address = text.split_once(" NodeAddr=")?.1.split_whitespace().next()?.to_owned();
+        let found = tokio::net::lookup_host((address, port)).await.ok()?.next()?;
+        Some(Endpoint::Direct(found))
+    }
+}
+
+#[async_trait]
+impl Provider for SlurmProvider {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
+        self.partitions(filter).await
+    }
+
+    async fn create(&self, offer: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
+        let submission = self.submission(offer, spec)?;
+        let id = self.submit(&submission).await?;
+        Ok(CreateOutcome::Created(Allocation { id, name: spec.name.clone(), price_per_hour: 0.0 }))
+    }
+
+    async fn find(&self, name: &str) -> Result<Vec<Allocation>, ProviderError> {
+        let jobs = self.living("find").await?;
+        Ok(jobs.into_iter().map(|job| job.allocation).filter(|allocation| allocation.name == name).collect())
+    }
+
+    async fn observe(&self, id: &AllocationId) -> Result<Observation, ProviderError> {
+        let job = self.job("observe", id).await?;
+        let state = match job.state() {
+            AllocationState::Exited(_) if self.was_ended(id) => {
+                return Err(ProviderError::NotFound { provider: NAME, id: id.clone() });
+            }
+            AllocationState::Exited(_) => AllocationState::Exited(self.exit_code(id).await),
+            state => state,
+        };
+        let endpoint = if state == AllocationState::Running { self.endpoint(&job).await } else { None };
+        Ok(Observation {
+            container: Some(ContainerId { source: "slurm-job".to_owned(), value: id.0.clone() }),
+            gpu_count: Some(job.gpus).filter(|_| state == AllocationState::Running),
+            endpoints: endpoint.into_iter().collect(),
+            state,
+            allocation: job.allocation,
+        })
+    }
+
+    async fn logs(&self, id: &AllocationId, after: Option<&str>) -> Result<LogChunk, ProviderError> {
+        let gone = || ProviderError::NotFound { provider: NAME, id: id.clone() };
+        job::number(id).ok_or_else(gone)?;
+        let from = after.and_then(|after| after.parse().ok()).unwrap_or(0);
+        match files::lines(&self.settings.errors(id), from).await {
+            Ok(chunk) => Ok(chunk),
+            // A job that waits has no file yet.
+            Err(_) => self.job("logs", id).await.map(|_| LogChunk { lines: Vec::new(), next: from.to_string() }),
+        }
+    }
+
+    async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
+        let Some(number) = job::number(id) else { return Ok(()) };
+        // `--quiet`: a job that is over is no error.
+        let said = self.settings.run_again("scancel", &["--quiet", &number.to_string()]).await;
+        match said {
+            Ok(_) => {}
+            Err(Failed::Said { words, .. }) if words.contains("Invalid job id") => {}
+            Err(failed) => return Err(failed.into_error("request_terminate")),
+        }
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+        Ok(())
+    }
+
+    async fn list_owned(&self) -> Result<Vec<Allocation>, ProviderError> {
+        let jobs = self.living("list_owned").await?;
+        let owned = jobs.into_iter().map(|job| job.allocation);
+        Ok(owned.filter(|allocation| allocation.name.starts_with(&self.settings.tag)).collect())
+    }
+
+    async fn spend(&self, _id: &AllocationId) -> Result<Option<Spend>, ProviderError> {
+        Ok(Some(Spend { dollars: 0.0, read_at: clock::wall(), is_final: true }))
+    }
+}

@@ -1,0 +1,203 @@
+//! What the fakes share: a server on loopback, scripted faults, and a record of every exchange.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+
+use super::openapi::Exchange;
+
+/// What goes wrong with the next request to an endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Fault {
+    /// This status, and nothing happens.
+    Status(u16),
+    /// It happens, and this status is the answer; `names_it` puts the id into it.
+    HappensBut { status: u16, names_it: bool },
+    /// It happens, and the connection breaks in the middle of the answer.
+    HappensAndBreaks,
+    /// Too many requests, with or without `Retry-After` in seconds.
+    TooMany(Option<u64>),
+    /// Too many requests, in plain text.
+    TooManyText,
+    /// A success, and nothing happens.
+    Ignored,
+    /// A success with text that is no JSON.
+    Nonsense,
+}
+
+/// One request, taken apart.
+pub(crate) struct Asked {
+    pub(crate) method: String,
+    pub(crate) path: Vec<String>,
+    pub(crate) query: BTreeMap<String, String>,
+    pub(crate) body: Option<Value>,
+}
+
+impl Asked {
+    pub(crate) fn segments(&self) -> Vec<&str> {
+        self.path.iter().map(String::as_str).collect()
+    }
+}
+
+/// A fake provider.
+pub(crate) trait Fake: Send + Sync + 'static {
+    /// The key that it accepts.
+    const KEY: &'static str;
+    /// What a request without that key gets.
+    fn unauthorized(&self) -> Response;
+    /// Whether it is an address that needs no key, which then must not come with one.
+    fn is_open(&self, _asked: &Asked) -> bool {
+        false
+    }
+    /// `METHOD endpoint` under which faults are scripted.
+    fn endpoint(&self, asked: &Asked) -> String;
+    /// A refusal in the provider's own form.
+    fn problem(&self, status: u16, words: &str) -> Response;
+    /// Does what was asked, and gives the answer with the id of what it was about.
+    fn serve(&self, asked: &Asked) -> (Response, Option<String>);
+    /// An error that all the same names something.
+    fn problem_naming(&self, status: u16, id: &str) -> Response;
+}
+
+/// A fake at an address. It ends with its runtime.
+pub(crate) struct Served<F> {
+    pub(crate) fake: Arc<F>,
+    pub(crate) address: SocketAddr,
+    record: Arc<Record>,
+}
+
+#[derive(Default)]
+struct Record {
+    exchanges: Mutex<Vec<Exchange>>,
+    faults: Mutex<BTreeMap<String, VecDeque<Fault>>>,
+    times: Mutex<Vec<(String, std::time::Instant)>>,
+}
+
+impl<F: Fake> Served<F> {
+    pub(crate) async fn start(fake: F) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (fake, record) = (Arc::new(fake), Arc::<Record>::default());
+        let state = (fake.clone(), record.clone());
+        let router = Router::new().fallback(handle::<F>).with_state(state);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { fake, address, record }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Scripts faults of an endpoint, first one first.
+    pub(crate) fn fault(&self, endpoint: &str, faults: impl IntoIterator<Item = Fault>) {
+        lock(&self.record.faults).entry(endpoint.to_owned()).or_default().extend(faults);
+    }
+
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
+        lock(&self.record.exchanges).clone()
+    }
+
+    /// How often an endpoint was asked.
+    pub(crate) fn count(&self, endpoint: &str) -> usize {
+        lock(&self.record.times).iter().filter(|(asked, _)| asked == endpoint).count()
+    }
+
+    /// The times between requests to an endpoint.
+    pub(crate) fn gaps(&self, endpoint: &str) -> Vec<Duration> {
+        let times = lock(&self.record.times);
+        let times: Vec<_> = times.iter().filter(|(asked, _)| asked == endpoint).map(|(_, at)| *at).collect();
+        times.windows(2).map(|pair| pair[1] - pair[0]).collect()
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+pub(crate) fn json(status: u16, value: &Value) -> Response {
+    (StatusCode::from_u16(status).unwrap(), [(header::CONTENT_TYPE, "application/json")], value.to_string())
+        .into_response()
+}
+
+async fn handle<F: Fake>(State((fake, record)): State<(Arc<F>, Arc<Record>)>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let url = reqwest::Url::parse(&format!("http://fake{}", parts.uri)).unwrap();
+    let asked = Asked {
+        method: parts.method.to_string(),
+        path: url.path_segments().unwrap().filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        query: url.query_pairs().into_owned().collect(),
+        body: (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
+    };
+    let key = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let endpoint = fake.endpoint(&asked);
+    lock(&record.times).push((endpoint.clone(), std::time::Instant::now()));
+    let response = if fake.is_open(&asked) {
+        assert_eq!(key, None, "the account's key was sent elsewhere");
+        return answer(&*fake, &asked, None);
+    } else if key == Some(&format!("Bearer {}", F::KEY)) {
+        let fault = lock(&record.faults).get_mut(&endpoint).and_then(VecDeque::pop_front);
+        answer(&*fake, &asked, fault)
+    } else {
+        fake.unauthorized()
+    };
+    keep(&record, asked, url.path(), response).await
+}
+
+fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
+    match fault {
+        None => fake.serve(asked).0,
+        Some(Fault::Status(status)) => fake.problem(status, "scripted"),
+        Some(Fault::HappensBut { status, names_it }) => match fake.serve(asked).1 {
+            Some(id) if names_it => fake.problem_naming(status, &id),
+            _ => fake.problem(status, "scripted"),
+        },
+        Some(Fault::HappensAndBreaks) => {
+            fake.serve(asked);
+            let broken = futures_util::stream::iter([Ok(Bytes::from("{")), Err(std::io::Error::other("scripted"))]);
+            Response::new(Body::from_stream(broken))
+        }
+        Some(Fault::TooMany(wait)) => {
+            let mut response = fake.problem(429, "rate limit exceeded for the minute window");
+            if let Some(wait) = wait {
+                response.headers_mut().insert(header::RETRY_AFTER, wait.into());
+            }
+            response
+        }
+        Some(Fault::TooManyText) => {
+            (StatusCode::TOO_MANY_REQUESTS, "API requests too frequent endpoint threshold=4.5").into_response()
+        }
+        Some(Fault::Ignored) => StatusCode::NO_CONTENT.into_response(),
+        Some(Fault::Nonsense) => (StatusCode::OK, "<html>we are back soon</html>").into_response(),
+    }
+}
+
+/// Records an exchange. Streams are passed on unread.
+async fn keep(record: &Record, asked: Asked, path: &str, response: Response) -> Response {
+    let kind = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_json = kind.contains("json");
+    let (parts, body) = response.into_parts();
+    let (answer, body) = if is_json {
+        let bytes = axum::body::to_bytes(body, 16 << 20).await.unwrap();
+        (serde_json::from_slice(&bytes).ok(), Body::from(bytes))
+    } else {
+        (None, body)
+    };
+    lock(&record.exchanges).push(Exchange {
+        method: asked.method,
+        path: path.to_owned(),
+        query: asked.query.into_iter().collect(),
+        body: asked.body,
+        status: parts.status.as_u16(),
+        answer,
+    });
+    Response::from_parts(parts, body)
+}

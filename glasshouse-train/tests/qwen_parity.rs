@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};
+use glasshouse_train::finetune::{self, AdamW, AdamWSettings};
 use glasshouse_train::qwen::{Batch, LoraConfig, Qwen2, QwenConfig, Weights, adapter, check_gradients, merge};
 use serde::Deserialize;
 
@@ -228,9 +228,9 @@ fn run(name: &str, recompute: bool) -> Errors {
         relative(&model.logits(&batch(&reference, &case, 0)).unwrap(), &reference[name].flatten_to(1).unwrap())
     };
     let logits_before = logits(&model, "logits.before");
-    let vars = model.trainable().iter().map(|(_, variable)| variable.clone()).collect();
-    let params = ParamsAdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    let mut optimizer = AdamW::new(vars, params).unwrap();
+    // The trainer's own.
+    let settings = AdamWSettings { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    let mut optimizer = AdamW::new(model.trainable(), settings).unwrap();
     let mut losses = Vec::new();
     let mut gradients: f64 = 0.0;
     for step in 0..case.steps {
@@ -245,7 +245,9 @@ fn run(name: &str, recompute: bool) -> Errors {
                 gradients = gradients.max(relative(found.get(variable.as_tensor()).unwrap(), expected));
             }
         }
-        optimizer.step(&found).unwrap();
+        let found = model.trainable().iter().map(|(_, variable)| found.get(variable.as_tensor()).unwrap());
+        let gradients = finetune::flat(found).unwrap();
+        optimizer.step(model.trainable(), &gradients, 1e-3, 0.0).unwrap();
     }
     let losses = Tensor::new(losses, &Device::Cpu).unwrap();
     let (mut adapters, mut worst, mut changes): (f64, f64, f64) = (0.0, 0.0, 0.0);

@@ -357,7 +357,8 @@ fn agent(seeds: &mut Seeds) {
         r#"{{"id":"protected-0","mode":"protected","pid":12,"step":"train","steps":[{{"step":"start","boot_micros":1}},{{"step":"train","boot_micros":2}}],"last_seq":7,"exit":{exit}}}"#
     );
     let secret = secret(9);
-    let (mut runtime, _owner) = (RuntimeChannel::raw(&secret, SESSION, &BOOT), OwnerChannel::raw(&secret, SESSION, &BOOT));
+    let (mut runtime, _owner) =
+        (RuntimeChannel::raw(&secret, SESSION, &BOOT), OwnerChannel::raw(&secret, SESSION, &BOOT));
     let bodies = all_bodies(&Script::default(), 100);
     let record = Blob(encode(&runtime.emit(&bodies[0], now(0)).unwrap()));
     let record = serde_json::to_string(&record).unwrap();
@@ -407,7 +408,8 @@ fn agent(seeds: &mut Seeds) {
     for (i, one) in from.iter().enumerate() {
         seeds.mode("agent", 'i', &format!("one-{i}"), frame(one));
     }
-    let job = r#"{"workload":"mlp","device":"cpu","warmup_units":1,"budget":{"units":3},"progress_millis":10,"export":true}"#;
+    let job =
+        r#"{"workload":"mlp","device":"cpu","warmup_units":1,"budget":{"units":3},"progress_millis":10,"export":true}"#;
     let inputs = format!(r#"{{"enc":"{key}","ciphertext":"AQIDBA=="}}"#);
     seeds.mode("agent", 'j', "raw-order", format!(r#"{{"job":{job},"inputs":{inputs}}}"#));
 }

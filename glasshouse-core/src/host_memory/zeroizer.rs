@@ -8,7 +8,7 @@ use crate::traits::{Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
 /// The line by which a receipt of the host alone says so; a zeroizer that wipes a device too takes it out.
 pub const DEVICE_MEMORY_NOT_COVERED: &str = "memory of GPUs and other devices: only the host's memory was wiped";
 
-const STACKS_AND_KERNEL: &str = "processor registers, thread stacks, and the kernel's own buffers of sockets, pipes and files: not reachable from here";
+const STACKS_AND_KERNEL: &str = "processor registers, thread stacks, buffers that libraries keep for each of their threads, and the kernel's own buffers of sockets, pipes and files: not reachable from here";
 
 /// Wipes host memory: regions it was handed, then a check that no other secret is still alive in this process.
 ///

@@ -115,7 +115,7 @@ impl Leg<'_> {
     /// Takes records until the terminal event, and each artifact once its event is there.
     async fn records(&self, link: &mut Link, home: &mut SegmentResult, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let (began, mut down, mut stopped) = (Instant::now(), None::<Instant>, false);
-        let (mut after, mut weighed) = (None, 0_usize);
+        let (mut after, mut weighed, mut ended) = (None, 0_usize, false);
         loop {
             if tell.is_stopped() && !stopped {
                 stopped = true;
@@ -139,7 +139,7 @@ impl Leg<'_> {
                 .collect::<Result<_, Refusal>>()?;
             let events = link.accept(&records)?;
             after = records.last().map(|record| record.seq).or(after);
-            let ended = events.iter().any(|(header, _)| header.terminal);
+            ended |= events.iter().any(|(header, _)| header.terminal);
             for (header, body) in events {
                 tell.runtime_event(self.position, &header, &body);
                 weighed = weighed.saturating_add(weight(&body));
@@ -150,14 +150,13 @@ impl Leg<'_> {
                 return Err(RunError::TooManyEvents { segment, events });
             }
             match self.fetch(link, home, &page.artifacts).await {
-                // The next page tries again, and knows how long that may go on.
-                Err(RunError::Client(ClientError::Unreachable { .. })) if !ended => {}
-                fetched => fetched?,
+                Ok(()) if ended => return Ok(()),
+                // The next page tries again, and knows how long that may go on: the segment waits for its last
+                // acknowledgement, and a short break must not cost what it trained.
+                Ok(()) | Err(RunError::Client(ClientError::Unreachable { .. })) => {}
+                Err(error) => return Err(error),
             }
-            if ended {
-                return Ok(());
-            }
-            if let Some(through) = after.filter(|_| !records.is_empty()) {
+            if let Some(through) = after.filter(|_| !records.is_empty() && !ended) {
                 self.keep_up(through).await?;
             }
             if let Some(exit) = page.status.exit.filter(|_| page.records.is_empty()) {

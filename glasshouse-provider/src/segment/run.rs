@@ -143,10 +143,16 @@ impl Segment<'_> {
             Ok(Some(stop)) => (Outcome::Stopped, Some(stop.to_string())),
             Err(failure) => self.failed(&failure),
         };
+        let step = self.step;
         let ended = finish(self, held, self.start.mode == SegmentMode::Protected, ended);
         match (ended, deliver(self)) {
             // The work is done, but nobody has it.
             ((Outcome::Completed, _), Some(undelivered)) => (Outcome::Stopped, Some(undelivered)),
+            // The host reads what is said from here on, and an error of a workload may say something of its inputs. The
+            // owner has it sealed, in the events.
+            ((Outcome::Failed, _), _) => {
+                (Outcome::Failed, Some(format!("it failed in step {step}; the owner has the reason, sealed")))
+            }
             (ended, _) => ended,
         }
     }

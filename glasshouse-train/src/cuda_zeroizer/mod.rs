@@ -2,7 +2,7 @@
 //!
 //! A workload's own tensors are gone when this runs, and what they left lies somewhere in free device memory, or in
 //! candle's pool. So the pool is trimmed, all free memory is taken, in large blocks and then in ever smaller ones,
-//! overwritten, read back by a kernel on the device, and returned. [`Sweep`] is that procedure over any [`DeviceMemory`];
+//! overwritten, read back by a kernel on the device, and returned. [`sweep`] is that procedure over any [`DeviceMemory`];
 //! on a machine without a GPU it runs over a memory map in its tests.
 
 #[cfg(feature = "cuda")]

@@ -202,6 +202,9 @@ impl Default for Settings {
     }
 }
 
+/// An allocation hands out 256 artifacts at most; the adapter, its evaluation and log are among them.
+const MOST_CHECKPOINTS: u64 = 240;
+
 impl Settings {
     /// Reads the JSON and checks every value that can be checked without the model.
     ///
@@ -257,6 +260,11 @@ impl Settings {
         within("adamw.eps", self.adamw.eps, 1e-30, 1.0)?;
         within("adamw.weight_decay", self.adamw.weight_decay, 0.0, 100.0)?;
         below("eval_fraction", self.eval_fraction)?;
+        let checkpoints = self.steps.checked_div(self.checkpoint_every).unwrap_or(0);
+        if checkpoints > MOST_CHECKPOINTS {
+            let why = format!("{checkpoints} checkpoints are more than {MOST_CHECKPOINTS}; make them rarer");
+            return Err(refuse("checkpoint_every", why));
+        }
         if self.warmup > self.steps {
             let why = format!("{} steps of warm-up are more than {} steps in all", self.warmup, self.steps);
             return Err(refuse("warmup", why));

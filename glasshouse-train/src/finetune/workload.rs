@@ -10,7 +10,7 @@ use super::error::{data, input, model};
 use super::package::{
     ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, encoder_of, fits,
 };
-use super::settings::{BaseModel, Precision, Settings, refuse};
+use super::settings::{BaseModel, Precision, Settings};
 use super::trainer::{Evaluation, Trainer};
 use crate::data::{Dataset, DatasetSummary, Encoder};
 use crate::qwen::adapter::{self, AdapterFiles};
@@ -284,6 +284,8 @@ fn open(device: Device) -> Result<candle_core::Device, WorkloadError> {
         #[cfg(feature = "cuda")]
         Device::Cuda => crate::mlp::candle_device(),
         #[cfg(not(feature = "cuda"))]
-        Device::Cuda => Err(refuse("device", "this program was built without CUDA; use cpu".to_owned())),
+        Device::Cuda => {
+            Err(super::settings::refuse("device", "this program was built without CUDA; use cpu".to_owned()))
+        }
     }
 }

@@ -139,7 +139,9 @@ pub fn lora_config(bytes: &[u8]) -> Result<LoraConfig, QwenError> {
     for (name, plain) in plain_settings() {
         let found = field(name);
         let absent = found.is_null() || found == &json!(false) || found == &json!({}) || found == &json!([]);
-        if !absent && found != &plain {
+        // A start that only the random numbers differ in; others (PiSSA, LoftQ) change the base that it belongs to.
+        let gaussian = name == "init_lora_weights" && found == &json!("gaussian");
+        if !absent && !gaussian && found != &plain {
             let (expected, found) = (plain.to_string(), found.to_string());
             return Err(QwenError::AdapterMismatch { what: name.to_owned(), expected, found });
         }
@@ -214,7 +216,7 @@ fn config_json(lora: &LoraConfig, base: Option<&str>) -> String {
 }
 
 /// Settings that must be plain, and what plain is.
-fn plain_settings() -> [(&'static str, Value); 14] {
+fn plain_settings() -> [(&'static str, Value); 25] {
     let none = || Value::Null;
     [
         ("peft_type", json!("LORA")),
@@ -231,6 +233,17 @@ fn plain_settings() -> [(&'static str, Value); 14] {
         ("target_parameters", none()),
         ("exclude_modules", none()),
         ("trainable_token_indices", none()),
+        ("init_lora_weights", json!(true)),
+        ("alora_invocation_tokens", none()),
+        ("arrow_config", none()),
+        ("corda_config", none()),
+        ("eva_config", none()),
+        ("kasa_config", none()),
+        ("layers_pattern", none()),
+        ("loftq_config", none()),
+        ("lora_ga_config", none()),
+        ("monteclora_config", none()),
+        ("use_bdlora", none()),
     ]
 }
 
@@ -309,10 +322,18 @@ mod tests {
             ("target_modules", json!("all-linear")),
             ("target_modules", json!(["c_attn"])),
             ("r", json!(0)),
+            ("init_lora_weights", json!("pissa")),
+            ("alora_invocation_tokens", json!([1, 2])),
+            ("eva_config", json!({"rho": 2.0})),
         ] {
             let mut json = plain.clone();
             json[field] = value;
             assert!(lora_config(json.to_string().as_bytes()).is_err(), "{field}");
+        }
+        for start in [json!(true), json!(false), json!("gaussian")] {
+            let mut json = plain.clone();
+            json["init_lora_weights"] = start;
+            assert!(lora_config(json.to_string().as_bytes()).is_ok());
         }
     }
 

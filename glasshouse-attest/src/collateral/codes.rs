@@ -1,22 +1,6 @@
 //! Codes of bundles of collateral, in the order of the checks.
 
-use std::fmt;
-
-use glasshouse_core::refusal::{Code, Refusal};
-
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
-        $($(#[$doc])* pub const $name: Code = Code::new($text);)*
-
-        /// Every code of this module.
-        pub const ALL: &[Code] = &[$($name),*];
-
-        /// What to do about it.
-        pub fn advice(code: &Code) -> Option<&'static str> {
-            match code.as_str() { $($text => Some($advice),)* _ => None }
-        }
-    };
-}
+use crate::codes::codes;
 
 codes! {
     /// The bytes are not a bundle.
@@ -29,10 +13,4 @@ codes! {
     ROLLBACK = "collateral-rollback", "use the newest bundle; somebody may want an old revocation list believed";
     /// Another bundle of this version was seen before.
     FORK = "collateral-fork", "two bundles claim one version: find out who signs with this key";
-}
-
-/// A refusal with this module's advice.
-pub(super) fn refuse(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Refusal {
-    let advice = advice(&code).map(str::to_owned);
-    Refusal { advice, ..Refusal::new(code, expected, seen) }
 }

@@ -1,22 +1,6 @@
 //! Codes of what lies between the parts of an appraisal; the parts have codes of their own.
 
-use std::fmt;
-
-use glasshouse_core::refusal::{Code, Refusal};
-
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
-        $($(#[$doc])* pub const $name: Code = Code::new($text);)*
-
-        /// Every code of this module.
-        pub const ALL: &[Code] = &[$($name),*];
-
-        /// What to do about it.
-        pub fn advice(code: &Code) -> Option<&'static str> {
-            match code.as_str() { $($text => Some($advice),)* _ => None }
-        }
-    };
-}
+use crate::codes::codes;
 
 codes! {
     /// There is no collateral for this platform, processor or issuer.
@@ -35,10 +19,4 @@ codes! {
     DEVICE_COUNT = "device-count", "attest every GPU and switch of the machine, or correct the number in the policy";
     /// A genuine device that is not one of the policy's.
     DEVICE_NOT_LISTED = "device-not-listed", "another machine's device answered, or the policy does not list this one";
-}
-
-/// A refusal with this module's advice.
-pub(super) fn refuse(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Refusal {
-    let advice = advice(&code).map(str::to_owned);
-    Refusal { advice, ..Refusal::new(code, expected, seen) }
 }

@@ -1,24 +1,9 @@
 //! Codes of NVIDIA's verifier: the names of its checks, in the order in which they run.
 
-use std::fmt;
-
 use glasshouse_core::refusal::{Code, Refusal};
 
+use crate::codes::codes;
 use crate::x509::X509Error;
-
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
-        $($(#[$doc])* pub const $name: Code = Code::new($text);)*
-
-        /// Every code of this module.
-        pub const ALL: &[Code] = &[$($name),*];
-
-        /// What to do about it.
-        pub fn advice(code: &Code) -> Option<&'static str> {
-            match code.as_str() { $($text => Some($advice),)* _ => None }
-        }
-    };
-}
 
 codes! {
     /// The report is not signed by the leaf certificate's key.
@@ -75,10 +60,4 @@ pub(super) fn refuse_revoked(revoked: Code, error: X509Error) -> Refusal {
         X509Error::Revoked { .. } => refuse(revoked, "certificates that are not revoked", error),
         _ => refuse(CRL, "revocation lists of this time, signed by their issuers", error),
     }
-}
-
-/// A refusal with this module's advice.
-pub(super) fn refuse(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Refusal {
-    let advice = advice(&code).map(str::to_owned);
-    Refusal { advice, ..Refusal::new(code, expected, seen) }
 }

@@ -1,22 +1,6 @@
 //! Codes of the SEV-SNP verifier: the names of its checks, in the order in which they run.
 
-use std::fmt;
-
-use glasshouse_core::refusal::{Code, Refusal};
-
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
-        $($(#[$doc])* pub const $name: Code = Code::new($text);)*
-
-        /// Every code of this module.
-        pub const ALL: &[Code] = &[$($name),*];
-
-        /// What to do about it.
-        pub fn advice(code: &Code) -> Option<&'static str> {
-            match code.as_str() { $($text => Some($advice),)* _ => None }
-        }
-    };
-}
+use crate::codes::codes;
 
 codes! {
     /// The bytes are not a report of a version that this verifier understands.
@@ -51,10 +35,4 @@ codes! {
     MIGRATION = "migration", "launch the guest with a policy that forbids a migration agent";
     /// The guest's policy or the platform's state lacks what the verifier's policy asks for.
     GUEST_POLICY = "guest-policy", "launch the guest with the policy bits that the verifier's policy asks for";
-}
-
-/// A refusal with this module's advice.
-pub(super) fn refuse(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Refusal {
-    let advice = advice(&code).map(str::to_owned);
-    Refusal { advice, ..Refusal::new(code, expected, seen) }
 }

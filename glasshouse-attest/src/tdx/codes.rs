@@ -1,22 +1,6 @@
 //! Codes of the verifier of Intel's quotes: the names of its checks, in the order in which they run.
 
-use std::fmt;
-
-use glasshouse_core::refusal::{Code, Refusal};
-
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
-        $($(#[$doc])* pub const $name: Code = Code::new($text);)*
-
-        /// Every code of this module.
-        pub const ALL: &[Code] = &[$($name),*];
-
-        /// What to do about it.
-        pub fn advice(code: &Code) -> Option<&'static str> {
-            match code.as_str() { $($text => Some($advice),)* _ => None }
-        }
-    };
-}
+use crate::codes::codes;
 
 codes! {
     /// The bytes are not a quote that this verifier understands, or not only one.
@@ -49,10 +33,4 @@ codes! {
     ATTRIBUTES = "attributes", "launch the TD without migration and service TDs, with SEPT_VE_DISABLE";
     /// The TD or enclave can be debugged.
     DEBUG = "debug", "launch it with debugging and profiling off";
-}
-
-/// A refusal with this module's advice.
-pub(super) fn refuse(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Refusal {
-    let advice = advice(&code).map(str::to_owned);
-    Refusal { advice, ..Refusal::new(code, expected, seen) }
 }

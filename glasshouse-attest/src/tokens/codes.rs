@@ -1,23 +1,7 @@
 //! Codes of the token verifiers: the names of their checks, in the order in which they run. A token that is no strict JWS
 //! is refused with the codes of [`jws`](crate::jws).
 
-use std::fmt;
-
-use glasshouse_core::refusal::{Code, Refusal};
-
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $advice:literal;)*) => {
-        $($(#[$doc])* pub const $name: Code = Code::new($text);)*
-
-        /// Every code of this module.
-        pub const ALL: &[Code] = &[$($name),*];
-
-        /// What to do about it.
-        pub fn advice(code: &Code) -> Option<&'static str> {
-            match code.as_str() { $($text => Some($advice),)* _ => None }
-        }
-    };
-}
+use crate::codes::codes;
 
 codes! {
     /// The document is not the one that the service returns.
@@ -54,10 +38,4 @@ codes! {
     TCB = "tcb", "run a newer Confidential Space image";
     /// The hardware is not of a kind that the policy names.
     HARDWARE = "hardware", "run on a confidential VM of a kind that the policy names";
-}
-
-/// A refusal with this module's advice.
-pub(super) fn refuse(code: Code, expected: impl fmt::Display, seen: impl fmt::Display) -> Refusal {
-    let advice = advice(&code).map(str::to_owned);
-    Refusal { advice, ..Refusal::new(code, expected, seen) }
 }

@@ -1,6 +1,6 @@
 //! A plan of segments on one allocation: rent, upload, run each, end, prove.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use glasshouse_core::channel::{EventBody, EventHeader};
 use glasshouse_core::fixed::Nonce32;
@@ -79,11 +79,13 @@ pub(super) async fn execute(
     let mut tell = Teller { began: Instant::now(), moments: Vec::new(), setup, listener };
     tell.event(RunEvent::Renting);
     let request = setup.rent_request();
+    // From before anything bills: what it costs at most is the price times this limit.
+    let over = TimeUp::of(setup);
     let rented = tokio::select! {
         rented = supervisor.rent(&request) => rented?,
-        () = interrupted(setup) => {
+        why = stopped(setup, &over) => {
             supervisor.recover().await?;
-            return Err(RunError::Interrupted);
+            return Err(why);
         }
     };
     tell.moment("rented", None);
@@ -91,7 +93,7 @@ pub(super) async fn execute(
     let mut begun = Vec::new();
     let ran = tokio::select! {
         ran = segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell) => ran,
-        () = interrupted(setup) => Err(RunError::Interrupted),
+        why = stopped(setup, &over) => Err(why),
     };
     tell.event(RunEvent::Ending);
     tell.moment("end-requested", None);
@@ -146,6 +148,33 @@ async fn segments(
         ended?;
     }
     Ok(())
+}
+
+/// When the run's time limit is over.
+struct TimeUp(Option<(tokio::time::Instant, Duration)>);
+
+impl TimeUp {
+    fn of(setup: &Setup) -> Self {
+        Self(setup.time_limit.and_then(|limit| Some((tokio::time::Instant::now().checked_add(limit)?, limit))))
+    }
+
+    async fn wait(&self) -> RunError {
+        match self.0 {
+            Some((at, limit)) => {
+                tokio::time::sleep_until(at).await;
+                RunError::TimeLimit { limit }
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// What ends a run from outside of it: a signal, or its time limit.
+async fn stopped(setup: &Setup, over: &TimeUp) -> RunError {
+    tokio::select! {
+        () = interrupted(setup) => RunError::Interrupted,
+        why = over.wait() => why,
+    }
 }
 
 /// Ctrl-C or SIGTERM; never, when the tool handles signals itself.

@@ -47,6 +47,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &FinetuneArguments) -> Result<bool, Failure> {
+    if arguments.mode == ModeName::Compare && (arguments.resume.is_some() || arguments.merge_into.is_some()) {
+        return Err("compare measures the same steps raw and protected and keeps no adapter; leave out --resume and --merge-into".into());
+    }
     let out = arguments.out.clone().unwrap_or_else(default_out);
     std::fs::create_dir_all(&out)
         .map_err(|e| format!("{} cannot be made: {e}; give another folder with --out", out.display()))?;
@@ -65,10 +68,7 @@ fn run(arguments: &FinetuneArguments) -> Result<bool, Failure> {
         (None, Some(folder)) => (adapter_in(folder)?, 0),
         (None, None) => (Start::Fresh, 0),
     };
-    if first >= settings.steps {
-        return Err(format!("the checkpoint is of step {first}; give more than {first} --steps").into());
-    }
-    let data = check(&settings, &jsonl, model.folder.as_deref())?;
+    let data = check(&settings, &jsonl, (model.folder.as_deref(), &model.public), &start)?;
     say(format_args!(
         "{}: {} documents with {} tokens to train on, {} documents held out",
         model.label, data.train_documents, data.train_tokens, data.held_out_documents
@@ -193,6 +193,7 @@ fn composed<K>(
         .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
         .out_dir(out)
         .device(device)
+        .artifact_limit(u64::from(arguments.artifact_limit) << 30)
         .lease(LeaseTerms { ttl: Duration::from_secs(24 * 3600), max_units: None });
     Ok(match &model.folder {
         Some(folder) => run.env(PUBLIC_INPUTS_VARIABLE, folder.to_string_lossy()),

@@ -33,24 +33,24 @@ if [ ! -d "$work/tree" ]; then
 fi
 echo "mutants of $(cat "$work/commit")"
 
-# A pass goes over what no pass before it has decided, with these arguments to `cargo test`. 2 and 3 are mutants that
-# survived or hung; whatever else is not 0 is a broken tree.
-pass() { # pass NAME PACKAGE ARGUMENTS...
-  local out=$work/out-$1 package=$2 left=$((ends - $(date +%s))) code=0
-  shift 2
+# A pass goes over what no pass before it has decided, with one set of test targets. 2 and 3 are mutants that survived or
+# hung; whatever else is not 0 is a broken tree.
+pass() { # pass NAME PACKAGE "TARGETS" ARGUMENTS OF THE TESTS...
+  local out=$work/out-$1 package=$2 targets=() left=$((ends - $(date +%s))) code=0 target
+  for target in $3; do targets+=(--cargo-arg "$target"); done
+  shift 3
   [ "$left" -gt 0 ] || { echo "the hour is over; start it again to go on"; exit 1; }
   mkdir -p "$out"
   (cd "$work/tree" && timeout "$left" nice -n 19 cargo mutants --iterate --jobs 1 --no-shuffle --no-times \
-    --timeout 90 --build-timeout 300 --baseline "${BASELINE:-run}" --re "${MUTANTS_RE:-.}" --package "$package" \
-    --output "$out" -- "$@") || code=$?
+    --timeout 240 --build-timeout 600 --baseline "${BASELINE:-run}" --re "${MUTANTS_RE:-.}" --package "$package" \
+    --output "$out" "${targets[@]}" -- -- "$@") || code=$?
   case $code in 0 | 2 | 3) ;; 124) echo "the hour is over; start it again to go on"; exit 1 ;; *) exit "$code" ;; esac
 }
 
-skips="--skip overhead:: --skip record:: --skip anti_debug"
-# First the quick tests, then for what survived them every test of the crate, the simulation included.
-# shellcheck disable=SC2086 # several words on purpose
-pass core glasshouse-core --lib --test session --test package --test zero_on_free -- $skips
-pass train glasshouse-train --lib -- cuda_zeroizer
-GLASSHOUSE_SIM_RUNS=60 pass core glasshouse-core --tests
+# First the quick tests, then for what survived them ever slower ones.
+pass core glasshouse-core "--lib" --skip overhead:: --skip record:: --skip anti_debug --skip contract:: --skip fit::
+pass core glasshouse-core "--test=session --test=package --test=zero_on_free --test=canary --test=unlocked --test=full_disk"
+GLASSHOUSE_SIM_RUNS=60 pass core glasshouse-core "--test=simulation --test=record" --skip every_defect
+pass train glasshouse-train "--lib" cuda_zeroizer
 echo "survivors:"
 list

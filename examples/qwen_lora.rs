@@ -55,6 +55,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> {
+    if arguments.mode == ModeName::Compare && (arguments.resume.is_some() || arguments.merge_into.is_some()) {
+        return Err("compare measures the same steps raw and protected and keeps no adapter; leave out --resume and --merge-into".into());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if arguments.rental.dry_run {
         // The same for each mode, and nothing of the model is fetched for it.
@@ -83,10 +86,7 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
         (None, Some(folder)) => (adapter_in(folder)?, 0),
         (None, None) => (Start::Fresh, 0),
     };
-    if first >= settings.steps {
-        return Err(format!("the checkpoint is of step {first}; give more than {first} --steps").into());
-    }
-    let data = check(&settings, &jsonl, model.folder.as_deref())?;
+    let data = check(&settings, &jsonl, (model.folder.as_deref(), &model.public), &start)?;
     say(format_args!(
         "{}: {} documents with {} tokens to train on, {} documents held out",
         model.label, data.train_documents, data.train_tokens, data.held_out_documents
@@ -214,6 +214,7 @@ fn composed<K>(
     let run = rental
         .compose(run)
         .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
+        .artifact_limit(u64::from(arguments.artifact_limit) << 30)
         .lease(LeaseTerms { ttl: Duration::from_secs(24 * 3600), max_units: None });
     let run = if arguments.allow_cleartext_data { run.dangerous_allow_cleartext_data() } else { run };
     let folder = model.and_then(|model| model.folder.as_deref());

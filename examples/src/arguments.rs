@@ -106,6 +106,9 @@ pub struct FinetuneArguments {
     /// Steady state of each segment, such as 30s or 5m, instead of all steps; compare takes 10s when not given.
     #[arg(long, value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+    /// Most GiB that all artifacts of a run may have, checkpoints included.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub artifact_limit: u16,
     /// Output folder; glasshouse-out/TIME when not given.
     #[arg(long)]
     pub out: Option<PathBuf>,

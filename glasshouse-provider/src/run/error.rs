@@ -1,5 +1,4 @@
 use std::path::PathBuf;
-use std::time::Duration;
 
 use glasshouse_core::gate::GateError;
 use glasshouse_core::package::PackageError;
@@ -102,12 +101,6 @@ pub enum RunError {
     /// A signal came.
     #[error("interrupted; the allocation was ended")]
     Interrupted,
-    /// The run took all the time that it was given.
-    #[error("the time limit of {} s was reached; the allocation was ended", limit.as_secs())]
-    TimeLimit {
-        /// The limit.
-        limit: Duration,
-    },
     /// Nobody saw the allocation end.
     #[error(
         "{allocation} was asked to end, but its absence was not seen; it stays in the journal, look at the provider"

@@ -1,5 +1,6 @@
 //! A plan of segments on one allocation: rent, upload, run each, end, prove.
 
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use glasshouse_core::channel::{EventBody, EventHeader};
@@ -14,6 +15,9 @@ use super::setup::Setup;
 use super::uploads::Uploads;
 use super::{RunError, RunEvent};
 use crate::supervisor::{Rented, SupervisorError};
+
+/// After a signal a segment has this long to stop and to wipe what it holds; a service manager kills after 90 s.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What a plan came to. An error stands beside what came home before it.
 #[derive(Debug)]
@@ -79,21 +83,25 @@ pub(super) async fn execute(
     let mut tell = Teller { began: Instant::now(), moments: Vec::new(), setup, listener };
     tell.event(RunEvent::Renting);
     let request = setup.rent_request();
-    // From before anything bills: what it costs at most is the price times this limit.
-    let over = TimeUp::of(setup);
     let rented = tokio::select! {
         rented = supervisor.rent(&request) => rented?,
-        why = stopped(setup, &over) => {
+        () = interrupted(setup) => {
             supervisor.recover().await?;
-            return Err(why);
+            return Err(RunError::Interrupted);
         }
     };
     tell.moment("rented", None);
     tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
     let mut begun = Vec::new();
-    let ran = tokio::select! {
-        ran = segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell) => ran,
-        why = stopped(setup, &over) => Err(why),
+    let ran = {
+        let mut running = pin!(segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell));
+        tokio::select! {
+            ran = &mut running => ran,
+            () = interrupted(setup) => {
+                in_good_order(setup, running).await;
+                Err(RunError::Interrupted)
+            }
+        }
     };
     tell.event(RunEvent::Ending);
     tell.moment("end-requested", None);
@@ -137,6 +145,9 @@ async fn segments(
     uploads.send(rented, tell).await?;
     tell.moment("uploaded", None);
     for (position, mode) in plan.iter().copied().enumerate() {
+        if tell.is_stopped() {
+            return Err(RunError::Interrupted);
+        }
         tell.event(RunEvent::SegmentStarted { position, of: plan.len(), mode });
         let (start, link) = setup.segment(position, mode, uploads, rented)?;
         let (client, limit, outage) = (&rented.client, setup.limit(), setup.outage());
@@ -150,30 +161,14 @@ async fn segments(
     Ok(())
 }
 
-/// When the run's time limit is over.
-struct TimeUp(Option<(tokio::time::Instant, Duration)>);
-
-impl TimeUp {
-    fn of(setup: &Setup) -> Self {
-        Self(setup.time_limit.and_then(|limit| Some((tokio::time::Instant::now().checked_add(limit)?, limit))))
-    }
-
-    async fn wait(&self) -> RunError {
-        match self.0 {
-            Some((at, limit)) => {
-                tokio::time::sleep_until(at).await;
-                RunError::TimeLimit { limit }
-            }
-            None => std::future::pending().await,
-        }
-    }
-}
-
-/// What ends a run from outside of it: a signal, or its time limit.
-async fn stopped(setup: &Setup, over: &TimeUp) -> RunError {
+/// A first signal asks the segment to stop, so that it exports, zeroizes and says so. A second one, or too long a wait,
+/// leaves that to the end of the allocation.
+async fn in_good_order(setup: &Setup, running: impl Future<Output = Result<(), RunError>>) {
+    setup.stop.stop();
     tokio::select! {
-        () = interrupted(setup) => RunError::Interrupted,
-        why = over.wait() => why,
+        _ = running => {}
+        () = interrupted(setup) => {}
+        () = tokio::time::sleep(GRACE) => {}
     }
 }
 

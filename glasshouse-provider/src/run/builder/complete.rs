@@ -60,6 +60,7 @@ impl<K> RunBuilder<K> {
             handle_signals: self.handle_signals,
             stop: self.stop,
             patience: self.patience,
+            supervise: self.supervise,
             segments: 1,
             artifact_limit: self.artifact_limit,
         };

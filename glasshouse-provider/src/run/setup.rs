@@ -17,6 +17,7 @@ use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 
 use super::artifacts::ArtifactFolder;
+use super::builder::Supervise;
 use super::drive::Link;
 use super::limits::{Limits, progress_interval};
 use super::uploads::Uploads;
@@ -62,6 +63,7 @@ pub(super) struct Setup {
     pub(super) handle_signals: bool,
     pub(super) stop: StopHandle,
     pub(super) patience: Option<Patience>,
+    pub(super) supervise: Option<Supervise>,
     /// Segments in the plan, which share the record.
     pub(super) segments: usize,
     /// Bytes of all artifacts together.
@@ -71,8 +73,12 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn supervisor(&self) -> Supervisor {
         let supervisor = Supervisor::new(self.provider.clone(), self.journal.clone());
-        match self.patience {
+        let supervisor = match self.patience {
             Some(patience) => supervisor.patience(patience),
+            None => supervisor,
+        };
+        match &self.supervise {
+            Some(supervise) => supervise(supervisor),
             None => supervisor,
         }
     }

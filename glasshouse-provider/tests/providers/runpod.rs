@@ -207,9 +207,11 @@ async fn requests_to_one_endpoint_are_spaced() {
     let served = Served::start(RunPod::new(Behaviour::default())).await;
     let pacing = glasshouse_provider::Pacing { spacing: Duration::from_millis(30), ..PACING };
     let provider = RunPodProvider::builder().api_key(RunPod::KEY).address(served.url()).pacing(pacing).build().unwrap();
+    let began = std::time::Instant::now();
     let listed = futures_util::future::join_all((0..4).map(|_| provider.list_owned())).await;
     assert!(listed.iter().all(Result::is_ok));
-    assert!(served.gaps("GET pods").iter().sum::<Duration>() >= Duration::from_millis(85));
+    // On the owner's side: how long a request is on its way is not its own choice.
+    assert!(began.elapsed() >= Duration::from_millis(90));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::traits::{OfferFilter, Provider};
-use glasshouse_provider::supervisor::{Journal, Patience, RentRequest, Supervisor, SupervisorError};
+use glasshouse_provider::supervisor::{BootBudgets, Journal, Patience, RentRequest, Supervisor, SupervisorError};
 use glasshouse_provider::{RunPodProvider, VastProvider};
 
 use crate::PACING;
@@ -15,9 +15,10 @@ use crate::fakes::server::{Fake, Fault, Served, lock};
 use crate::fakes::vast::{self, Vast};
 
 const QUICK: Patience = Patience {
-    boot: Duration::from_millis(700),
+    boot: BootBudgets::each(Duration::from_millis(700)),
     settle: Duration::from_millis(400),
     poll: Duration::from_millis(20),
+    watch: Duration::from_millis(100),
     absence_spacing: Duration::from_millis(60),
     end: Duration::from_secs(10),
 };
@@ -25,7 +26,7 @@ const QUICK: Patience = Patience {
 /// Rents one of an agent that is not there, and sees to it that nothing is left.
 async fn rent(provider: Arc<dyn Provider>) -> SupervisorError {
     let journal = Arc::new(Journal::memory());
-    let supervisor = Supervisor::new(provider, journal.clone()).patience(QUICK);
+    let supervisor = Supervisor::new(provider, journal.clone()).patience(QUICK).attempts(1);
     let request = RentRequest {
         filter: OfferFilter { gpu: Some("4090".into()), ..OfferFilter::default() },
         image: Some(("example/trainer:1".into(), Fixed([7; 32]))),
@@ -78,13 +79,13 @@ async fn a_create_in_doubt_is_adopted_and_ended() {
         Fault::HappensAndBreaks,
     ] {
         let (error, served) = on_runpod(Default::default(), &[("POST pods", vec![fault.clone()])]).await;
-        assert!(matches!(error, SupervisorError::NotReachable { .. }), "{fault:?}: {error}");
+        assert!(matches!(error, SupervisorError::Stuck { .. }), "{fault:?}: {error}");
         created(&served, "POST pods");
     }
     // Vast.ai's 400 that names what it made.
     let fault = vec![Fault::HappensBut { status: 400, names_it: true }];
     let (error, served) = on_vast(Default::default(), &[("PUT asks/id", fault)]).await;
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
     created(&served, "PUT asks/id");
 }
 
@@ -93,10 +94,10 @@ async fn stuck_in_any_phase_is_ended() {
     for status in ["PROVISIONING", "STARTING", "RUNNING", "HIBERNATING"] {
         let behaviour = runpod::Behaviour { stuck: Some(status), public_address: false, ..Default::default() };
         let (error, _) = on_runpod(behaviour, &[]).await;
-        assert!(matches!(error, SupervisorError::NotReachable { .. }), "{status}: {error}");
+        assert!(matches!(error, SupervisorError::Stuck { .. }), "{status}: {error}");
     }
     let (error, _) = on_vast(vast::Behaviour { stuck: Some("loading"), ..Default::default() }, &[]).await;
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
     for status in ["EXITED", "ERROR"] {
         let (error, _) = on_runpod(runpod::Behaviour { stuck: Some(status), ..Default::default() }, &[]).await;
         assert!(matches!(error, SupervisorError::EndedEarly { .. }), "{status}: {error}");
@@ -109,9 +110,9 @@ async fn stuck_in_any_phase_is_ended() {
 async fn unknown_right_after_create_is_tolerated() {
     let hidden = Duration::from_millis(150);
     let (error, _) = on_runpod(runpod::Behaviour { hidden, ..Default::default() }, &[]).await;
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
     let (error, _) = on_vast(vast::Behaviour { hidden, ..Default::default() }, &[]).await;
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -119,11 +120,11 @@ async fn an_end_that_is_not_taken_is_asked_for_again() {
     let gone = vec![Fault::Status(404), Fault::Status(500), Fault::Status(500), Fault::TooMany(None)];
     let faults = [("DELETE pods/id", gone.clone()), ("POST pods/action", gone)];
     let (error, served) = on_runpod(Default::default(), &faults).await;
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
     assert!(served.count("DELETE pods/id") > 1);
     let faults = [("DELETE instances/id", vec![Fault::Status(404), Fault::TooMany(Some(1)), Fault::Status(500)])];
     let (error, served) = on_vast(Default::default(), &faults).await;
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
     assert!(served.count("DELETE instances/id") > 1);
 }
 

@@ -282,9 +282,10 @@ fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
         .progress_every(Duration::from_millis(100))
         .dangerous_allow_cleartext_data()
         .patience(glasshouse_provider::supervisor::Patience {
-            boot: Duration::from_secs(60),
+            boot: glasshouse_provider::supervisor::BootBudgets::each(Duration::from_secs(60)),
             settle: Duration::from_secs(5),
             poll: Duration::from_millis(300),
+            watch: Duration::from_secs(5),
             absence_spacing: Duration::from_millis(500),
             end: Duration::from_secs(60),
         })

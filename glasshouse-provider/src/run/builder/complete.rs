@@ -12,7 +12,7 @@ use super::{Listener, RunBuilder};
 use crate::measurement::{Measurement, MeasurementError};
 use crate::run::setup::{Setup, agent_env};
 use crate::run::{Gate, RunError};
-use crate::supervisor::Journal;
+use crate::supervisor::{Journal, OwnerTag};
 
 impl<K> RunBuilder<K> {
     /// Checks that everything is there.
@@ -62,6 +62,7 @@ impl<K> RunBuilder<K> {
             handle_signals: self.handle_signals,
             stop: self.stop,
             patience: self.patience,
+            supervise: self.supervise,
             segments: 1,
             artifact_limit: self.artifact_limit,
         };
@@ -90,7 +91,7 @@ impl<K> RunBuilder<K> {
         let gate_key = self.gate.as_ref().map_or(Fixed([0; 32]), Gate::public);
         let tag = Fixed::<8>::random().map_err(|_| RunError::NoRandomness)?;
         let spec = LaunchSpec {
-            name: format!("gh-{tag}"),
+            name: format!("{}{tag}", OwnerTag::of_this_user().prefix()),
             image: self.image.as_ref().map(|(image, _)| image.clone()),
             image_digest: self.image.as_ref().map(|(_, digest)| *digest),
             launch_secret: Secret::random().map_err(|_| RunError::NoRandomness)?,

@@ -4,7 +4,7 @@
 //! cargo run --release --example providers -- offers --provider vast --gpu h200 --max-price 4
 //! cargo run --release --example providers -- owned --provider runpod
 //! cargo run --release --example providers -- journal
-//! cargo run --release --example providers -- reap --provider runpod
+//! cargo run --release --example providers -- reap --provider runpod [--strays]
 //! ```
 //!
 //! Exit status 0 when it did what was asked (for `reap`: everything was seen to be gone), 1 otherwise, 2 for a bad

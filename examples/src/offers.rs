@@ -86,24 +86,20 @@ impl Rental {
         if self.is_paid() {
             say(format_args!("\nEach with the header `Authorization: Bearer [{}]`.", key_variable(self.name)));
         }
-        say(format_args!("\n{}", self.worst_case(offer, plan.worst_case_dollars)));
+        say(format_args!("\n{}", self.cost(offer, plan.worst_case_dollars)));
         Ok(())
     }
 
-    fn worst_case(&self, offer: &Offer, of_offer: Option<f64>) -> String {
-        if !self.is_paid() {
+    fn cost(&self, offer: &Offer, of_offer: Option<f64>) -> String {
+        let (Some(worst), Some(limit), Some(of_offer)) = (self.worst_case(), self.time_limit, of_offer) else {
             return "Worst case: $0.00; no price is known of it.".to_owned();
-        }
-        let (Some(limit), Some(of_offer)) = (self.time_limit, of_offer) else {
-            return "Worst case: without a --time-limit there is none.".to_owned();
         };
         let cap = self.filter.max_price_per_hour.unwrap_or(offer.price_per_hour);
-        let worst = cap * limit.as_secs_f64() / 3600.0;
         let limit = humantime::format_duration(limit);
         format!(
-            "Worst case: ${worst:.2}, which is {limit} (--time-limit) at ${cap:.2} an hour (--max-price); this offer comes to \
-             ${of_offer:.2}.\nThe run ends the allocation at that limit, by itself. An owner that is killed ends nothing: \
-             `providers reap` does."
+            "Worst case: ${worst:.2}, for {limit} (--time-limit) at ${cap:.2} an hour (--max-price), --budget permitting; this \
+             offer comes to ${of_offer:.2}.\nNothing is asked for that could go beyond, and at the limit the run ends the \
+             allocation. An owner that is killed ends nothing: `providers reap` does."
         )
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use clap::Parser;
 use glasshouse_core::overhead::Cleanup;
+use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{OfferFilter, Provider};
-use glasshouse_provider::supervisor::{JournalError, Supervisor};
+use glasshouse_provider::supervisor::{Journal, JournalError, Supervisor};
 
 use crate::{CloudName, ProviderName, fail, journals, line, misused, price, say};
 
@@ -29,6 +30,9 @@ enum Arguments {
         place: Place,
         #[command(flatten)]
         runs: Runs,
+        /// Ends too what the provider has of this user on this machine and no journal does, such as that of a lost folder.
+        #[arg(long)]
+        strays: bool,
     },
 }
 
@@ -94,7 +98,7 @@ pub fn providers() -> ExitCode {
     let done = match (&arguments, provider) {
         (Arguments::Offers(wanted), Some(provider)) => runtime.block_on(offers(&*provider, wanted)),
         (Arguments::Owned(_), Some(provider)) => runtime.block_on(owned(&*provider)).map(|_| true),
-        (Arguments::Reap { runs, .. }, Some(provider)) => runtime.block_on(reap(provider, runs)),
+        (Arguments::Reap { runs, strays, .. }, Some(provider)) => runtime.block_on(reap(provider, runs, *strays)),
         (Arguments::Journal(runs), _) | (Arguments::Reap { runs, .. }, None) => Ok(show(runs)),
         (Arguments::Offers(_) | Arguments::Owned(_), None) => Ok(false),
     };
@@ -163,14 +167,15 @@ fn show(runs: &Runs) -> bool {
     readable
 }
 
-/// Whether everything in the journals was seen to be gone.
-async fn reap(provider: Arc<dyn Provider>, runs: &Runs) -> Result<bool, Failure> {
-    let mut all_gone = true;
+/// Whether everything was seen to be gone.
+async fn reap(provider: Arc<dyn Provider>, runs: &Runs, strays: bool) -> Result<bool, Failure> {
+    let (mut all_gone, mut in_use) = (true, Vec::new());
     for file in journals(&runs.out) {
         let journal = match file.journal {
             Ok(journal) => journal,
             Err(JournalError::InUse { .. }) => {
                 say(format_args!("{}: its run goes on, and is left alone", file.path.display()));
+                in_use.push(file.path);
                 continue;
             }
             Err(error) => {
@@ -179,16 +184,33 @@ async fn reap(provider: Arc<dyn Provider>, runs: &Runs) -> Result<bool, Failure>
                 continue;
             }
         };
-        for proof in Supervisor::new(provider.clone(), journal).recover().await? {
-            let gone = proof.outcome == Cleanup::Observed;
-            all_gone &= gone;
-            let seen = if gone { "gone, seen twice" } else { "asked to end; its absence was not seen, run this again" };
-            say(format_args!("{}: {seen}", proof.allocation));
+        let proofs = Supervisor::new(provider.clone(), journal).recover().await?;
+        all_gone &= proofs.iter().map(told).fold(true, |all, gone| all & gone);
+    }
+    if strays {
+        // Nothing tells a stray from what a run uses at the moment.
+        if let Some(journal) = in_use.first() {
+            return Err(format!("the run of {} goes on and would be ended too; end it first", journal.display()).into());
         }
+        std::fs::create_dir_all(&runs.out)?;
+        // A journal of its own, so that one that is not seen to be gone is found again by the next reap.
+        let journal = Arc::new(Journal::open(runs.out.join("journal.jsonl"))?);
+        let reaped = Supervisor::new(provider.clone(), journal).reap().await?;
+        all_gone &= reaped.ended.iter().map(told).fold(reaped.is_clean(), |all, gone| all & gone);
     }
     let left = owned(&*provider).await?;
-    if left > 0 {
-        say("Those are of runs that go on, or of another machine's; no journal here has them.");
+    if left > 0 && !strays {
+        say(
+            "Those are of runs that go on, or of journals that are not here: --strays ends this user's on this machine.",
+        );
     }
     Ok(all_gone)
+}
+
+/// Whether it is gone.
+fn told(proof: &CleanupProof) -> bool {
+    let gone = proof.outcome == Cleanup::Observed;
+    let seen = if gone { "gone, seen twice" } else { "asked to end; its absence was not seen, run this again" };
+    say(format_args!("{}: {seen}", proof.allocation));
+    gone
 }

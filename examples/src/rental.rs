@@ -66,6 +66,10 @@ pub struct ProviderArguments {
     /// Highest price of the whole allocation, US dollars per hour; 1 on runpod and vast when not given.
     #[arg(long, value_name = "DOLLARS", value_parser = price)]
     pub max_price: Option<f64>,
+    /// The most that the whole run may come to, US dollars, offers that come to nothing included; the highest price for the
+    /// time limit when not given.
+    #[arg(long, value_name = "DOLLARS", value_parser = price)]
+    pub budget: Option<f64>,
     /// runpod, vast: only this class of machines.
     #[arg(long, value_enum)]
     pub cloud: Option<CloudName>,
@@ -96,6 +100,7 @@ pub struct Rental {
     pub filter: OfferFilter,
     /// What the launch is ended after.
     pub time_limit: Option<Duration>,
+    budget: Option<f64>,
     backend: Backend,
     image: Option<PinnedImage>,
     /// SHA-256 of the executable that must run there; absent on this machine, and in dry runs that were not told it.
@@ -166,6 +171,7 @@ impl ProviderArguments {
             device,
             filter,
             time_limit: self.time_limit,
+            budget: self.budget,
             backend,
             image,
             runtime: measurement.map(|measurement| measurement.sha256),
@@ -238,6 +244,15 @@ impl Rental {
         self
     }
 
+    /// The most that a run may come to, US dollars: its supervisor asks for nothing that could go beyond. Absent where
+    /// nothing is paid for.
+    pub fn worst_case(&self) -> Option<f64> {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let limit = self.time_limit.filter(|_| self.is_paid())?;
+        let highest = self.filter.max_price_per_hour? * limit.div_duration_f64(HOUR);
+        Some(self.budget.map_or(highest, |budget| budget.min(highest)))
+    }
+
     /// Gives a run its provider and everything that goes with it.
     pub fn compose<K>(&self, run: RunBuilder<K>) -> RunBuilder<K> {
         let mut run = run.shared_provider(self.provider()).offers(self.filter.clone()).device(self.device);
@@ -249,6 +264,9 @@ impl Rental {
         }
         if let Some(container) = &self.container {
             run = run.container(container.clone());
+        }
+        if let Some(dollars) = self.worst_case() {
+            run = run.supervise(move |supervisor| supervisor.budget(dollars));
         }
         match self.time_limit {
             Some(limit) => run.time_limit(limit),

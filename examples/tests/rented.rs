@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use fakes::openapi::Document;
+use fakes::openapi::{Document, Exchange};
 use fakes::runpod::{self, RunPod};
 use fakes::server::{Fake, Served, lock};
 use fakes::vast::{self, Vast};
@@ -154,7 +154,7 @@ fn a_row_of_a_pod_of_runpod() {
     assert_eq!(row["provider"], "runpod");
     assert!(served.fake.billing().is_empty());
     assert_eq!(served.count("POST pods"), 1, "one allocation for both segments");
-    documented("runpod-rest-v2.openapi.json", &served);
+    documented("runpod-rest-v2.openapi.json", &served.exchanges());
 }
 
 fn a_row_of_an_instance_of_vast() {
@@ -169,15 +169,15 @@ fn a_row_of_an_instance_of_vast() {
     assert_eq!(row["provider"], "vast");
     assert!(served.fake.billing().is_empty());
     assert_eq!(served.count("PUT asks/id"), 1, "one allocation for both segments");
-    documented("vast.openapi.yaml", &served);
+    let exchanges = vast::answers_as_documented(served.exchanges());
+    documented("vast.openapi.yaml", &exchanges);
 }
 
 /// Every request of the run, and every answer, against the provider's published document.
-fn documented<F: Fake>(document: &str, served: &Served<F>) {
-    let exchanges = served.exchanges();
+fn documented(document: &str, exchanges: &[Exchange]) {
     assert!(exchanges.len() > 5, "{exchanges:?}");
     if let Some(document) = Document::load(document) {
-        let wrong = document.check(&exchanges, true);
+        let wrong = document.check(exchanges, true);
         assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }
@@ -212,7 +212,26 @@ fn what_a_killed_owner_left_is_reaped() {
     assert!(served.fake.billing().is_empty());
     let journal = text(&program("providers", folder.path(), &["journal"]).output().unwrap().stdout);
     assert!(journal.contains("0 allocations that nobody saw"), "{journal}");
-    documented("runpod-rest-v2.openapi.json", &served);
+    a_stray_is_reaped(&account, folder.path(), &wanted, &served);
+    documented("runpod-rest-v2.openapi.json", &served.exchanges());
+}
+
+/// A second owner that is killed, whose folder is lost too.
+fn a_stray_is_reaped(account: &Account<'_>, folder: &Path, wanted: &[&str], served: &Served<RunPod>) {
+    let mut owner = account.program("overhead_mlp", folder, wanted).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(owner.stderr.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line.contains("[1/8]")), "no segment started");
+    let refused = account.program("providers", folder, &["reap", "--strays"]).output().unwrap();
+    assert!(text(&refused.stderr).contains("goes on and would be ended too"), "{}", text(&refused.stderr));
+    assert_eq!(served.fake.billing().len(), 1, "a run was ended that goes on");
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    std::fs::remove_dir_all(folder.join("glasshouse-out/killed")).unwrap();
+    let kept = account.program("providers", folder, &["reap"]).output().unwrap();
+    assert!(text(&kept.stdout).contains("--strays ends this user's"), "{}", text(&kept.stdout));
+    let reaped = account.program("providers", folder, &["reap", "--strays"]).output().unwrap();
+    assert!(reaped.status.success(), "{}{}", text(&reaped.stdout), text(&reaped.stderr));
+    assert!(served.fake.billing().is_empty());
 }
 
 fn a_dry_run_shows_everything_and_rents_nothing() {
@@ -226,7 +245,7 @@ fn a_dry_run_shows_everything_and_rents_nothing() {
         assert!(said.status.success(), "{}", text(&said.stderr));
         assert!(requests.iter().all(|request| shown.contains(request)), "{shown}");
         assert!(shown.contains(IMAGE) && shown.contains("[launch secret]"), "{shown}");
-        assert!(shown.contains("Worst case: $1.50, which is 2h (--time-limit) at $0.75 an hour"), "{shown}");
+        assert!(shown.contains("Worst case: $1.50, for 2h (--time-limit) at $0.75 an hour"), "{shown}");
         assert!(!shown.contains(&account.env[0].1), "the key is shown: {shown}");
     };
     let url = runpod.url();
@@ -266,10 +285,13 @@ fn what_does_not_fit_is_said_before_anything_is_rented() {
     assert_eq!(served.count("POST pods"), 0);
 }
 
+/// Arguments, environment, and what must be said.
+type Misuse<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+
 fn what_is_wrong_with_a_command_line_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let key = ("RUNPOD_API_KEY", "k");
-    let cases: [(&[&str], &[(&str, &str)], &str); 10] = [
+    let cases: [Misuse<'_>; 10] = [
         (&["--provider", "runpod"], &[], "set RUNPOD_API_KEY"),
         (&["--provider", "vast", "--dry-run"], &[], "set VAST_API_KEY"),
         (&["--provider", "runpod"], &[key], "give --image NAME@sha256:DIGEST"),

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::machines::Machines;
+use super::openapi::Exchange;
 use super::server::{Asked, Fake, json as answer, lock};
 
 /// How instances behave.
@@ -215,6 +216,19 @@ impl Vast {
         let count = charges.len();
         answer(200, &json!({ "success": true, "count": count, "total": count, "next_token": null, "results": charges }))
     }
+}
+
+/// Where the document and Vast.ai differ the fake is like Vast.ai: absence is null, and the ports of one instance are what
+/// the document has them be in the list, a map. Without these answers the rest can be checked as it is, and every request.
+pub(crate) fn answers_as_documented(mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    for exchange in &mut exchanges {
+        let Some(instance) = exchange.answer.as_mut().and_then(|answer| answer.get_mut("instances")) else { continue };
+        match instance.as_object_mut() {
+            Some(fields) => drop(fields.remove("ports")),
+            None => exchange.answer.take_if(|answer| answer["instances"].is_null()).map_or((), drop),
+        }
+    }
+    exchanges
 }
 
 /// The published port and the environment out of flags of `docker run`; single quotes hold spaces.

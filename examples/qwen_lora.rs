@@ -5,7 +5,7 @@
 //! cargo run --release --example qwen_lora
 //! cargo run --release --example qwen_lora -- --model DIR --data FILE.jsonl --steps 200 --seq 1024 --out DIR
 //! cargo run --release --example qwen_lora -- --mode compare --order raw-first --duration 30s
-//! cargo run --release --features hub --example qwen_lora -- --provider runpod --gpu a4000 --measurement measurement.json \
+//! cargo run --release -p examples --features hub --example qwen_lora -- --provider runpod --gpu a4000 --measurement measurement.json \
 //!     --model Qwen/Qwen2.5-0.5B --data FILE.jsonl --dry-run
 //! ```
 //!
@@ -40,7 +40,8 @@ const FOLDER_ON_PODS: &str = "/tmp/glasshouse-models";
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> ExitCode {
+// Tests run it as it is.
+pub(crate) fn main() -> ExitCode {
     serve_if_launched(registry());
     let arguments = FinetuneArguments::parse();
     let rental = match arguments.rental() {

@@ -12,6 +12,9 @@
 
 #[path = "../../glasshouse-provider/tests/fakes/mod.rs"]
 mod fakes;
+/// With the allocator of this executable.
+#[path = "../qwen_lora.rs"]
+mod qwen_lora;
 
 use std::io::{BufRead as _, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,13 +26,9 @@ use fakes::openapi::{Document, Exchange};
 use fakes::runpod::{self, RunPod};
 use fakes::server::{Fake, Served, lock};
 use fakes::vast::{self, Vast};
-use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::record;
 use glasshouse_provider::{Measurement, serve_if_launched};
 use serde_json::Value;
-
-#[global_allocator]
-static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
 /// Which example this process is.
 const PROGRAM: &str = "GLASSHOUSE_TEST_PROGRAM";
@@ -39,14 +38,16 @@ fn main() -> ExitCode {
     match std::env::var(PROGRAM).as_deref() {
         Ok("overhead_mlp") => return examples::overhead_mlp(),
         Ok("providers") => return examples::providers(),
+        Ok("qwen_lora") => return qwen_lora::main(),
         _ => {}
     }
-    let tests: [(&str, fn()); 7] = [
+    let tests: [(&str, fn()); 8] = [
         ("what_is_wrong_with_a_command_line_is_said", what_is_wrong_with_a_command_line_is_said),
         ("a_dry_run_shows_everything_and_rents_nothing", a_dry_run_shows_everything_and_rents_nothing),
         ("what_does_not_fit_is_said_before_anything_is_rented", what_does_not_fit_is_said_before_anything_is_rented),
         ("a_row_of_a_pod_of_runpod", a_row_of_a_pod_of_runpod),
         ("a_row_of_an_instance_of_vast", a_row_of_an_instance_of_vast),
+        ("an_adapter_of_a_pod_of_runpod", an_adapter_of_a_pod_of_runpod),
         ("what_a_killed_owner_left_is_reaped", what_a_killed_owner_left_is_reaped),
         ("a_row_of_a_real_slurm", a_row_of_a_real_slurm),
     ];
@@ -171,6 +172,24 @@ fn a_row_of_an_instance_of_vast() {
     assert_eq!(served.count("PUT asks/id"), 1, "one allocation for both segments");
     let exchanges = vast::answers_as_documented(served.exchanges());
     documented("vast.openapi.yaml", &exchanges);
+}
+
+fn an_adapter_of_a_pod_of_runpod() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
+    let served = runtime.block_on(Served::start(RunPod::with_machines(pods())));
+    let (port, measurement) = (free_port(), measurement(folder.path()));
+    let account = Account::runpod(&served);
+    let wanted = ["--steps", "4", "--seq", "64", "--measurement", &measurement, "--port", &port, "--device", "cpu"];
+    let said =
+        account.program("qwen_lora", folder.path(), &[&wanted[..], &["--out", "out"]].concat()).output().unwrap();
+    assert!(said.status.success(), "{}{}", text(&said.stdout), text(&said.stderr));
+    assert!(folder.path().join("out/adapter_model.safetensors").is_file());
+    assert!(served.fake.billing().is_empty());
+    documented("runpod-rest-v2.openapi.json", &served.exchanges());
+    // What a pod does not have is said before anything is asked.
+    let folder_here = [&wanted[4..], &["--model", "/some/folder"]].concat();
+    let said = account.program("qwen_lora", folder.path(), &folder_here).output().unwrap();
+    assert!(text(&said.stderr).contains("which runpod does not have"), "{}", text(&said.stderr));
 }
 
 /// Every request of the run, and every answer, against the provider's published document.

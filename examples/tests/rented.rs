@@ -42,12 +42,13 @@ fn main() -> ExitCode {
         Ok("qwen_lora") => return qwen_lora::main(),
         _ => {}
     }
-    let tests: [(&str, fn()); 8] = [
+    let tests: [(&str, fn()); 9] = [
         ("what_is_wrong_with_a_command_line_is_said", what_is_wrong_with_a_command_line_is_said),
         ("a_dry_run_shows_everything_and_rents_nothing", a_dry_run_shows_everything_and_rents_nothing),
         ("what_does_not_fit_is_said_before_anything_is_rented", what_does_not_fit_is_said_before_anything_is_rented),
         ("a_row_of_a_pod_of_runpod", a_row_of_a_pod_of_runpod),
         ("a_row_of_an_instance_of_vast", a_row_of_an_instance_of_vast),
+        ("a_pod_that_runs_something_else_gets_no_key", a_pod_that_runs_something_else_gets_no_key),
         ("an_adapter_of_a_pod_of_runpod", an_adapter_of_a_pod_of_runpod),
         ("what_a_killed_owner_left_is_reaped", what_a_killed_owner_left_is_reaped),
         ("a_row_of_a_real_slurm", a_row_of_a_real_slurm),
@@ -181,6 +182,25 @@ fn a_row_of_an_instance_of_vast() {
     assert_eq!(served.count("PUT asks/id"), 1, "one allocation for both segments");
     let exchanges = vast::answers_as_documented(served.exchanges());
     documented("vast.openapi.yaml", &exchanges);
+}
+
+fn a_pod_that_runs_something_else_gets_no_key() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
+    let served = runtime.block_on(Served::start(RunPod::with_machines(pods())));
+    let (port, measurement) = (free_port(), measurement(folder.path()));
+    let mut other: Value = serde_json::from_slice(&std::fs::read(&measurement).unwrap()).unwrap();
+    other["sha256"] = "22".repeat(32).into();
+    std::fs::write(&measurement, other.to_string()).unwrap();
+    let wanted = ["--measurement", &measurement, "--port", &port, "--device", "cpu", "--out", "out"];
+    let mut command = Account::runpod(&served).program("overhead_mlp", folder.path(), &[&SHORT[..], &wanted].concat());
+    let said = command.output().unwrap();
+    assert_eq!(said.status.code(), Some(1));
+    assert!(text(&said.stderr).contains(&"22".repeat(32)), "{}", text(&said.stderr));
+    let file: Value = serde_json::from_slice(&std::fs::read(folder.path().join("out/overhead.json")).unwrap()).unwrap();
+    let row = &file["rows"][0];
+    assert_eq!((&row["valid"], &row["cleanup"]), (&false.into(), &"observed".into()), "{row:#}");
+    assert!(row["attestation"].to_string().contains("refused") || row["reason"].is_string(), "{row:#}");
+    assert!(served.fake.billing().is_empty());
 }
 
 fn an_adapter_of_a_pod_of_runpod() {

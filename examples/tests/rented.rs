@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     // All at once: they wait for programs, which wait for providers.
     let passed = std::thread::scope(|scope| {
         let running: Vec<_> = chosen.map(|test| scope.spawn(move || one(test))).collect();
-        running.into_iter().fold(true, |all, test| test.join().is_ok_and(|passed| passed) && all)
+        running.into_iter().all(|test| test.join().is_ok_and(|passed| passed))
     });
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

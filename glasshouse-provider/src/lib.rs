@@ -7,6 +7,8 @@ mod agent;
 mod artifact_name;
 pub mod client;
 mod clock;
+#[cfg(any(doc, feature = "contract-tests"))]
+pub mod contract;
 mod frames;
 mod gpu_models;
 #[cfg(feature = "hub")]

@@ -90,7 +90,9 @@ impl Supervisor {
     async fn adopt(&self, entry: &mut OpenEntry, error: ProviderError) -> Result<(Allocation, bool), Failed> {
         let core = &self.core;
         if let ProviderError::Ambiguous { allocation: Some(id), .. } = &error {
+            // It was made, and something is wrong with it.
             entry.id = Some(id.clone());
+            return Err(self.rule_out(entry, error).await);
         }
         let deadline = Instant::now() + core.patience.settle;
         loop {
@@ -107,24 +109,25 @@ impl Supervisor {
                 }
                 Err(error) => wait = Some(error),
             }
-            if let Some(id) = &entry.id
-                && let Ok(seen) = core.provider.observe(id).await
-            {
-                return Ok((seen.allocation, true));
-            }
             if Instant::now() >= deadline {
                 break;
             }
             pause(core.patience.poll, wait.as_ref(), deadline).await;
         }
         // Not seen over the whole time in which it would have shown. Still, only two sightings of absence close it.
-        let name = entry.name.clone();
-        if core.is_ended(entry, false).await {
-            return Err(Failed { name, error: error.into(), over: true });
+        Err(self.rule_out(entry, error).await)
+    }
+
+    /// Ends whatever there may be.
+    async fn rule_out(&self, entry: &OpenEntry, error: ProviderError) -> Failed {
+        let (name, provider) = (entry.name.clone(), self.core.provider.name());
+        match self.core.is_ended(entry, false).await {
+            true => Failed { name, error: error.into(), over: true },
+            false => {
+                let in_doubt = SupervisorError::InDoubt { provider, name: name.clone(), why: error.to_string() };
+                Failed { name, error: in_doubt, over: false }
+            }
         }
-        let why = error.to_string();
-        let in_doubt = SupervisorError::InDoubt { provider: core.provider.name(), name: name.clone(), why };
-        Err(Failed { name, error: in_doubt, over: false })
     }
 
     fn launch_spec(&self, request: &RentRequest) -> Result<LaunchSpec, SupervisorError> {

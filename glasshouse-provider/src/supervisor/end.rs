@@ -162,7 +162,8 @@ enum Look {
 /// How much longer something that was asked for at `asked_at` may be hidden. A clock that went back since shortens nothing.
 fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
     match clock::wall().0.checked_sub(asked_at.0) {
-        Some(age) => settle.saturating_sub(Duration::from_millis(age)),
+        // Whole seconds: this waits rather longer than shorter.
+        Some(age) => settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())),
         None => settle,
     }
 }

@@ -27,6 +27,12 @@ pub(crate) struct Behaviour {
     pub(crate) exits: Option<Duration>,
     /// This status from the start, for ever.
     pub(crate) stuck: Option<&'static str>,
+    /// What the catalogue has is taken by the time that it is asked for.
+    pub(crate) taken: bool,
+    /// Whether it gets a machine.
+    pub(crate) placed: bool,
+    /// The first pod of all ends as soon as it was to run.
+    pub(crate) first_exits: bool,
     /// Instead of the catalogue's price.
     pub(crate) cost: Option<f64>,
     /// Instead of what was asked for.
@@ -47,6 +53,9 @@ impl Default for Behaviour {
             lingers: ms(30),
             exits: None,
             stuck: None,
+            taken: false,
+            placed: true,
+            first_exits: false,
             cost: None,
             gpus: None,
             public_address: true,
@@ -71,6 +80,8 @@ pub(crate) struct RunPod {
     /// What pods really are, where they are anything.
     pub(crate) machines: Option<Machines>,
 }
+
+const FIRST_ID: &str = "pod2x";
 
 impl RunPod {
     pub(crate) fn new(behaviour: Behaviour) -> Self {
@@ -114,7 +125,7 @@ impl RunPod {
         lock(&self.pods)[id].request.clone()
     }
 
-    fn status(&self, pod: &Pod, behaviour: &Behaviour) -> &'static str {
+    fn status(&self, id: &str, pod: &Pod, behaviour: &Behaviour) -> &'static str {
         let age = pod.born.elapsed();
         let runs = behaviour.provisioning + behaviour.starting;
         match behaviour.stuck {
@@ -122,6 +133,7 @@ impl RunPod {
             Some(status) => status,
             None if age < behaviour.provisioning => "PROVISIONING",
             None if age < runs => "STARTING",
+            None if behaviour.first_exits && id == FIRST_ID => "EXITED",
             None if behaviour.exits.is_some_and(|after| age >= runs + after) => "EXITED",
             None => "RUNNING",
         }
@@ -132,7 +144,7 @@ impl RunPod {
     }
 
     fn show(&self, id: &str, pod: &Pod, behaviour: &Behaviour) -> Value {
-        let status = self.status(pod, behaviour);
+        let status = self.status(id, pod, behaviour);
         let (request, age) = (&pod.request, pod.born.elapsed());
         let count = request["gpu"]["count"].as_u64().unwrap_or(1);
         let runs = behaviour.provisioning + behaviour.starting;
@@ -170,7 +182,7 @@ impl RunPod {
             "ports": request["ports"], "env": request["env"], "registry": null, "status": status, "actions": actions,
             "mounts": {}, "gpu": { "id": request["gpu"]["id"], "count": count },
             "cloud": request["cloud"].as_str().unwrap_or("SECURE"),
-            "dataCenterId": (age >= behaviour.provisioning / 2).then_some("US-KS-2"),
+            "dataCenterId": (behaviour.placed && age >= behaviour.provisioning / 2).then_some("US-KS-2"),
             "cudaVersion": "12.8", "ssh": { "proxy": null, "direct": null }, "template": null, "cost": cost,
             "locked": false, "globalNetworking": { "enabled": false }, "runtime": runtime,
             "createdAt": "2026-06-01T12:00:00Z", "startedAt": null,
@@ -188,7 +200,7 @@ impl RunPod {
         if body.as_object().unwrap().keys().any(|field| !known.contains(&field.as_str())) {
             return (self.problem(422, "Request validation failed."), None);
         }
-        if !*lock(&self.capacity) {
+        if !*lock(&self.capacity) || lock(&self.behaviour).taken {
             let words = "There are no longer any instances available with the requested specifications.";
             return (self.problem(400, words), None);
         }
@@ -220,7 +232,7 @@ impl RunPod {
 
     fn act(&self, id: &str, action: &str) -> Response {
         self.one(id, |pod, behaviour| {
-            let status = self.status(pod, behaviour);
+            let status = self.status(id, pod, behaviour);
             match action {
                 "terminate" => {
                     pod.ended.get_or_insert_with(Instant::now);

@@ -26,6 +26,8 @@ pub(crate) struct Behaviour {
     pub(crate) lingers: Duration,
     /// This status from the start, for ever.
     pub(crate) stuck: Option<&'static str>,
+    /// The first instance of all ends as soon as it was to run.
+    pub(crate) first_exits: bool,
     pub(crate) price: Option<f64>,
     pub(crate) gpus: Option<u32>,
     /// Looks at a log's address before it is there.
@@ -42,6 +44,7 @@ impl Default for Behaviour {
             hidden: Duration::ZERO,
             lingers: ms(30),
             stuck: None,
+            first_exits: false,
             price: None,
             gpus: None,
             log_looks: 1,
@@ -116,6 +119,7 @@ impl Vast {
             Some(status) => Value::from(status),
             None if age < behaviour.scheduling => Value::Null,
             None if age < runs => "loading".into(),
+            None if behaviour.first_exits && id == FIRST_ID => "exited".into(),
             None => "running".into(),
         };
         let offer = asks().into_iter().find(|offer| offer["id"] == instance.ask).unwrap();

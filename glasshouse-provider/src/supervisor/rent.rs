@@ -72,7 +72,7 @@ impl Supervisor {
                     let asked = asked_wait_of(&error);
                     let is_limited = is_limited(&error);
                     tried.push(Tried { offer: offer.id.clone(), name, error });
-                    if !over || asked.is_some_and(|wait| wait > self.core.patience.settle) {
+                    if !over || asked.is_some_and(|wait| wait > self.core.patience.boot.schedule) {
                         break;
                     }
                     if is_limited {

@@ -6,6 +6,7 @@
 #[path = "../fakes/mod.rs"]
 mod fakes;
 mod killed;
+mod memory;
 mod runpod;
 mod supervised;
 mod vast;

@@ -74,12 +74,12 @@ impl Bench for Served<RunPod> {
         arrange(self, trouble, "POST pods", "GET pods/id", &ends)
     }
 
-    fn billing(&self) -> Vec<String> {
+    async fn billing(&self) -> Vec<String> {
         self.fake.billing()
     }
 
-    fn creates(&self) -> usize {
-        self.count("POST pods")
+    fn creates(&self) -> Option<usize> {
+        Some(self.count("POST pods"))
     }
 
     fn request(&self) -> RentRequest {
@@ -114,12 +114,12 @@ impl Bench for Served<Vast> {
         arrange(self, trouble, "PUT asks/id", "GET instances/id", &["DELETE instances/id"])
     }
 
-    fn billing(&self) -> Vec<String> {
+    async fn billing(&self) -> Vec<String> {
         self.fake.billing()
     }
 
-    fn creates(&self) -> usize {
-        self.count("PUT asks/id")
+    fn creates(&self) -> Option<usize> {
+        Some(self.count("PUT asks/id"))
     }
 
     fn request(&self) -> RentRequest {

@@ -23,8 +23,9 @@ use super::execute::Teller;
 use super::limits::{Limits, weight};
 use super::result::{Protocol, SegmentResult};
 use super::{RunError, RunEvent};
-use crate::client::{AgentClient, ClientError};
+use crate::client::ClientError;
 use crate::clock;
+use crate::supervisor::Rented;
 use crate::wire::{ArtifactEntry, SegmentExit, SegmentStep, StartSegment};
 
 /// One request for records waits this long, for raw and protected segments alike.
@@ -44,7 +45,7 @@ pub(super) enum Link {
 
 /// Which segment, and how patiently.
 pub(super) struct Leg<'a> {
-    pub(super) client: &'a AgentClient,
+    pub(super) rented: &'a Rented,
     pub(super) start: StartSegment,
     pub(super) position: usize,
     pub(super) mode: Mode,
@@ -88,13 +89,13 @@ impl Leg<'_> {
     /// Runs the segment. What came home is in `begun` however this ends.
     pub(super) async fn drive(&self, begun: &mut Begun, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let Begun { link, home } = begun;
-        let (client, id, session) = (self.client, &self.start.id, Some(self.start.session));
+        let (client, id, session) = (&self.rented.client, &self.start.id, Some(self.start.session));
         tell.moment("segment-started", session);
         client.start(&self.start).await?;
         if let Link::Gate(gate, _) = link {
             let challenge = gate.challenge(clock::now())?;
             tell.moment("challenge-sent", session);
-            let evidence = client.challenge(id, challenge).await?;
+            let evidence = self.rented.attest(client.challenge(id, challenge)).await??;
             tell.moment("evidence-received", session);
             let release = gate.evidence(&evidence, clock::now())?;
             client.release(id, release).await?;
@@ -124,9 +125,9 @@ impl Leg<'_> {
         loop {
             if tell.is_stopped() && !stopped {
                 stopped = true;
-                self.client.command(&self.start.id, encode(&link.stop()?)).await?;
+                self.rented.client.command(&self.start.id, encode(&link.stop()?)).await?;
             }
-            let page = match self.client.records(&self.start.id, after, POLL).await {
+            let page = match self.rented.client.records(&self.start.id, after, POLL).await {
                 Ok(page) => page,
                 Err(ClientError::Unreachable { .. })
                     if down.get_or_insert_with(Instant::now).elapsed() < self.outage =>
@@ -177,7 +178,7 @@ impl Leg<'_> {
     /// Acknowledges what is durable, so that the agent lets go of it. The terminal event is not among it: the segment
     /// waits for that one, and it is said last. An agent that is away is told with the next page.
     async fn keep_up(&self, through: u64) -> Result<(), RunError> {
-        match self.client.acknowledge(&self.start.id, through).await {
+        match self.rented.client.acknowledge(&self.start.id, through).await {
             Ok(_) | Err(ClientError::Unreachable { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -206,7 +207,7 @@ impl Leg<'_> {
             if entry.size != SealedArtifact::encoded_len(bytes) {
                 return Err(wrong("it has not the size that the runtime signed"));
             }
-            let raw = self.client.artifact(&self.start.id, entry).await?;
+            let raw = self.rented.client.artifact(&self.start.id, entry).await?;
             if sha256(&raw) != sealed_digest {
                 return Err(wrong("it was changed on the way"));
             }
@@ -230,7 +231,7 @@ impl Leg<'_> {
         let began = Instant::now();
         let last = u64::try_from(home.events.len()).unwrap_or(u64::MAX);
         loop {
-            let page = patiently(self.outage, || self.client.records(&self.start.id, Some(last), POLL)).await?;
+            let page = patiently(self.outage, || self.rented.client.records(&self.start.id, Some(last), POLL)).await?;
             home.steps = page.status.steps;
             if let Some(exit) = page.status.exit {
                 return Ok(exit);

@@ -81,6 +81,9 @@ pub(super) async fn execute(
     // What an earlier owner left behind is ended first: it may hold the port, the card or the budget.
     supervisor.recover().await?;
     let mut tell = Teller { began: Instant::now(), moments: Vec::new(), setup, listener };
+    for entry in setup.journal.open_entries() {
+        tell.event(RunEvent::Unconfirmed { entry });
+    }
     tell.event(RunEvent::Renting);
     let request = setup.rent_request();
     let rented = tokio::select! {
@@ -97,6 +100,7 @@ pub(super) async fn execute(
         let mut running = pin!(segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell));
         tokio::select! {
             ran = &mut running => ran,
+            why = rented.watch() => Err(why.into()),
             () = interrupted(setup) => {
                 in_good_order(setup, running).await;
                 Err(RunError::Interrupted)
@@ -150,8 +154,8 @@ async fn segments(
         }
         tell.event(RunEvent::SegmentStarted { position, of: plan.len(), mode });
         let (start, link) = setup.segment(position, mode, uploads, rented)?;
-        let (client, limit, outage) = (&rented.client, setup.limit(), setup.outage());
-        let leg = Leg { client, start, position, mode, limit, outage, artifacts };
+        let (limit, outage) = (setup.limit(), setup.outage());
+        let leg = Leg { rented, start, position, mode, limit, outage, artifacts };
         begun.push(Begun::new(&leg, link));
         let Some(current) = begun.last_mut() else { continue };
         let ended = leg.drive(current, tell).await;

@@ -11,7 +11,7 @@ use super::device::{Authentic, Device};
 use super::measure;
 use super::opaque::Feature;
 use super::policy::{NvidiaCollateral, NvidiaPolicy, NvidiaRoots};
-use super::rim::verify_rim_with;
+use super::rim::verify_rims;
 use crate::x509::{Crl, VerifiedLinks};
 
 /// Verifies devices by one policy under one set of roots.
@@ -131,8 +131,7 @@ impl<'a> Appraisal<'a> {
 
     fn compare(mut self, devices: &[Authentic]) -> Result<Vec<DeviceClaims>, Refusal> {
         let trusted = (self.roots.rim.as_slice(), self.crls.as_slice());
-        let verify = |document: &&[u8]| verify_rim_with(document, trusted, self.at, &mut self.links);
-        let rims = self.rims.iter().map(verify).collect::<Result<Vec<_>, _>>()?;
+        let rims = verify_rims(self.rims, trusted, self.at, &mut self.links)?;
         measure::refuse_stray(&rims, devices)?;
         let one = |device: &Authentic| {
             let mut claims = device.claims();

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use glasshouse_attest::x509::{
-    Certificate, Crl, VerifiedLinks, X509Error, certificates_from_pem, check_revocation, check_validity, verify_chain,
+    Certificate, Crl, Revocation, VerifiedLinks, X509Error, certificates_from_pem, check_revocation, check_validity, verify_chain,
 };
 use glasshouse_attest_gen::nvidia::{Draft, Machine, Manifest, roots};
 use glasshouse_core::fixed::Digest32;
@@ -39,7 +39,7 @@ pub fn run(data: &[u8]) {
                 let name =
                     CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der).unwrap().tbs_cert_list.issuer;
                 let ours = CHAIN.iter().any(|draft| name.to_string() == format!("CN={}", draft.subject));
-                let result = check_revocation(&PARSED, &[crl], usize::MAX, AT, &mut VerifiedLinks::default());
+                let result = check_revocation(&PARSED, &Revocation { lists: vec![crl], ..Revocation::default() }, usize::MAX, AT, &mut VerifiedLinks::default());
                 assert!(!ours || result.is_err() || good_list(der), "a list that nobody signed");
             }
         }
@@ -132,7 +132,7 @@ fn revoked(tbs: &[u8]) {
         let serial = entry.serial_number.as_bytes();
         serial.iter().skip_while(|byte| **byte == 0).eq(&[0x50, 3])
     });
-    match check_revocation(&PARSED, &[crl], usize::MAX, AT, &mut VerifiedLinks::default()) {
+    match check_revocation(&PARSED, &Revocation { lists: vec![crl], ..Revocation::default() }, usize::MAX, AT, &mut VerifiedLinks::default()) {
         Ok(()) => assert!(!ours || (in_time && !named), "revoked or out of time, and passed"),
         Err(X509Error::Revoked { .. }) => assert!(ours && in_time && named),
         Err(error) => {

@@ -65,7 +65,7 @@ impl Input<'_> {
         let verifier = NvidiaVerifier::new(policy, NvidiaRoots::nvidia());
         let rims = members.rims.iter().map(|name| self.document(name)).collect::<Result<Vec<_>, _>>()?;
         let rims: Vec<_> = rims.iter().map(Vec::as_slice).collect();
-        let collateral = NvidiaCollateral { rims: &rims, crls: &[] };
+        let collateral = NvidiaCollateral { rims: &rims, ..NvidiaCollateral::default() };
         let nonce = members.nonce.as_deref().map(nonce).transpose()?;
         let file = self.document(&members.report)?;
         if is_list(&file) {

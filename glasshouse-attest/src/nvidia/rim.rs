@@ -9,7 +9,7 @@ use glasshouse_core::transcript::sha384;
 use super::codes::{self, refuse};
 use super::xml::{Element, parse};
 use super::xmldsig::SignedDocument;
-use crate::x509::{self, Certificate, Crl, VerifiedLinks};
+use crate::x509::{self, Certificate, Revocation, VerifiedLinks};
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
 const HASH: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
@@ -66,7 +66,7 @@ impl VerifiedRim {
 /// A refusal with [`codes::RIM_SIGNATURE`], [`codes::RIM_DIGEST`], [`codes::RIM_CHAIN`], [`codes::RIM_VALIDITY`] or
 /// [`codes::RIM_FORMAT`].
 pub fn verify_rim(document: &[u8], roots: &[Digest32], at: UnixMillis) -> Result<VerifiedRim, Refusal> {
-    let mut all = verify_rims(&[document], (roots, &[]), at, &mut VerifiedLinks::default())?;
+    let mut all = verify_rims(&[document], (roots, &Revocation::default()), at, &mut VerifiedLinks::default())?;
     all.pop().ok_or_else(|| refuse(codes::RIM_FORMAT, "one manifest", "none"))
 }
 
@@ -74,7 +74,7 @@ pub fn verify_rim(document: &[u8], roots: &[Digest32], at: UnixMillis) -> Result
 /// which document stands first decides nothing.
 pub(super) fn verify_rims(
     documents: &[&[u8]],
-    (roots, crls): (&[Digest32], &[Crl]),
+    (roots, revocation): (&[Digest32], &Revocation),
     at: UnixMillis,
     links: &mut VerifiedLinks,
 ) -> Result<Vec<VerifiedRim>, Refusal> {
@@ -93,7 +93,7 @@ pub(super) fn verify_rims(
             .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
     }
     for Opened { chain, .. } in &opened {
-        x509::check_revocation(chain, crls, usize::MAX, at, links)
+        x509::check_revocation(chain, revocation, usize::MAX, at, links)
             .map_err(|error| codes::refuse_revoked(codes::RIM_REVOKED, error))?;
     }
     let format = |seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen);
@@ -124,6 +124,13 @@ impl Opened {
         let digest = signed.content_digest();
         Ok(Self { signed, chain, digest, expected })
     }
+}
+
+/// The chain of a manifest's signer, leaf first. Nothing is verified: for asking about revocation.
+#[cfg(feature = "fetch")]
+pub(crate) fn rim_signers(document: &[u8]) -> Option<Vec<Certificate>> {
+    let signed = SignedDocument::parse(document).ok()?;
+    (0..).zip(&signed.chain).map(|(position, der)| Certificate::from_der(der, position).ok()).collect()
 }
 
 /// Reads the manifest from the canonical bytes that were hashed.

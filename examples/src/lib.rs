@@ -3,6 +3,7 @@
 mod arguments;
 mod curves;
 mod demo;
+mod hardware;
 mod model;
 mod outcome;
 mod progress;
@@ -13,6 +14,7 @@ mod time;
 pub use arguments::{DeviceName, DtypeName, FinetuneArguments, ModeName, ScheduleName};
 pub use curves::{Curves, TokenRate};
 pub use demo::demo_data;
+pub use hardware::{HardwareArguments, public_key};
 pub use model::{Model, adapter_in, latest_checkpoint};
 pub use outcome::{compared, merge, trained};
 pub use progress::Show;

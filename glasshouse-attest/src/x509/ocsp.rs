@@ -73,9 +73,8 @@ impl OcspAnswer {
             return Ok(());
         }
         let responders = self.certificates.iter().filter_map(|der| Certificate::responder(der).ok());
-        let found = responders
-            .filter(|one| may_answer(one))
-            .find(|one| one.names_issuer(issuer) && one.issued_by(issuer) && signed(one));
+        let found =
+            responders.filter(may_answer).find(|one| one.names_issuer(issuer) && one.issued_by(issuer) && signed(one));
         let responder = found.ok_or_else(|| X509Error::OcspSignature { issuer: issuer.subject() })?;
         let (subject, (from, to)) = (responder.subject(), responder.validity());
         if at < from || at > to {

@@ -88,9 +88,12 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The responder's name, where it calls itself by name, and what it says.
+pub(super) type ResponseData = (Option<Vec<u8>>, Vec<Option<Single>>);
+
 /// `SEQUENCE { version [0] DEFAULT v1, responderID, producedAt, SEQUENCE OF SingleResponse, [1] extensions OPTIONAL }`. A
 /// single response without an end is `None`.
-pub(super) fn response_data(der: &[u8]) -> Result<(Option<Vec<u8>>, Vec<Option<Single>>)> {
+pub(super) fn response_data(der: &[u8]) -> Result<ResponseData> {
     let mut reader = SliceReader::new(der)?;
     let data = reader.sequence(|r| {
         let responder = AnyRef::decode(r)?;

@@ -167,6 +167,9 @@ fn lists_of_several_devices() {
     }
 }
 
+/// What a form is called, and how bytes are written in it.
+type Form = (&'static str, fn(&[u8]) -> Vec<u8>);
+
 /// Every file of every case in other forms: the decision, and the check that decides, stay the same.
 #[test]
 fn every_case_in_every_form() {
@@ -181,7 +184,7 @@ fn every_case_in_every_form() {
         std::fs::write(&path, bytes).unwrap();
         path.display().to_string()
     };
-    let forms: [(&str, fn(&[u8]) -> Vec<u8>); 3] = [
+    let forms: [Form; 3] = [
         ("hex", |bytes| format!("0x{}\n", hex::encode_upper(bytes)).into_bytes()),
         ("base64", |bytes| base64::engine::general_purpose::STANDARD.encode(bytes).into_bytes()),
         ("base64url", |bytes| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes).into_bytes()),

@@ -36,10 +36,10 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) struct Way {
     /// Sent to the segment while it trains.
     pub(crate) signal: Option<Signal>,
-    ttl: Option<Duration>,
-    max_units: Option<u64>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) max_units: Option<u64>,
     /// The agent dies, and with it the owner's hold on the segment.
-    owner_goes: bool,
+    pub(crate) owner_goes: bool,
 }
 
 /// What was found on one side: by the process itself, through `/proc`, in a core; and by the allocator.

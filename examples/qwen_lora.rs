@@ -73,6 +73,9 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
     std::fs::create_dir_all(&out)
         .map_err(|e| format!("{} cannot be made: {e}; give another folder with --out", out.display()))?;
     let model = Model::named(&arguments.model, arguments.seed)?;
+    if let Some(folder) = &arguments.merge_into {
+        mergeable(&model, folder)?;
+    }
     let jsonl = match &arguments.data {
         Some(path) => std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?,
         None => demo_data(),
@@ -109,6 +112,17 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
     // Its key was this process's alone: nobody can open it any more.
     let _ = std::fs::remove_file(&package);
     ended
+}
+
+/// Found out before anything is trained.
+fn mergeable(model: &Model, into: &Path) -> Result<(), Failure> {
+    if model.folder.is_none() {
+        return Err("--merge-into needs a model of a folder: random weights have no files to merge into".into());
+    }
+    match std::fs::read_dir(into).is_ok_and(|mut files| files.next().is_some()) {
+        true => Err(format!("{}: there are files in it already; give --merge-into a new folder", into.display()).into()),
+        false => Ok(()),
+    }
 }
 
 /// Whether the run did what it should.

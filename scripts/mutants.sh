@@ -7,7 +7,7 @@
 #   bash scripts/mutants.sh --fresh    # begins again, with HEAD as it is now
 #   bash scripts/mutants.sh --list     # what survived so far
 #
-# MUTANTS_DIR (/tmp/mutants), MUTANTS_MINUTES (60) and MUTANTS_RE (a regular expression: only these) may be set.
+# MUTANTS_DIR (/tmp/mutants) and MUTANTS_MINUTES (60) may be set, and BASELINE=skip once the tests are known to pass.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${MUTANTS_DIR:-/tmp/mutants}
@@ -33,24 +33,28 @@ if [ ! -d "$work/tree" ]; then
 fi
 echo "mutants of $(cat "$work/commit")"
 
-# A pass goes over what no pass before it has decided, with one set of test targets. 2 and 3 are mutants that survived or
-# hung; whatever else is not 0 is a broken tree.
-pass() { # pass NAME PACKAGE "TARGETS" ARGUMENTS OF THE TESTS...
-  local out=$work/out-$1 package=$2 targets=() left=$((ends - $(date +%s))) code=0 target
-  for target in $3; do targets+=(--cargo-arg "$target"); done
-  shift 3
+# A pass goes over what no pass before it has decided of some modules, with one set of test targets. 2 and 3 are mutants
+# that survived or hung; whatever else is not 0 is a broken tree.
+pass() { # pass NAME PACKAGE MODULES "TARGETS" ARGUMENTS OF THE TESTS...
+  local out=$work/out-$1 package=$2 modules=$3 targets=() left=$((ends - $(date +%s))) code=0 target
+  for target in $4; do targets+=(--cargo-arg "$target"); done
+  shift 4
   [ "$left" -gt 0 ] || { echo "the hour is over; start it again to go on"; exit 1; }
   mkdir -p "$out"
   (cd "$work/tree" && timeout "$left" nice -n 19 cargo mutants --iterate --jobs 1 --no-shuffle --no-times \
-    --timeout 240 --build-timeout 600 --baseline "${BASELINE:-run}" --re "${MUTANTS_RE:-.}" --package "$package" \
+    --timeout 240 --build-timeout 600 --baseline "${BASELINE:-run}" --re "$modules" --package "$package" \
     --output "$out" "${targets[@]}" -- -- "$@") || code=$?
   case $code in 0 | 2 | 3) ;; 124) echo "the hour is over; start it again to go on"; exit 1 ;; *) exit "$code" ;; esac
 }
 
-# First the quick tests, then for what survived them ever slower ones.
-pass core glasshouse-core "--lib" --skip overhead:: --skip record:: --skip anti_debug --skip contract:: --skip fit::
-pass core glasshouse-core "--test=session --test=package --test=zero_on_free --test=canary --test=unlocked --test=full_disk"
-GLASSHOUSE_SIM_RUNS=60 pass core glasshouse-core "--test=simulation --test=record" --skip every_defect
-pass train glasshouse-train "--lib" cuda_zeroizer
+# First the quick tests of each module, then for what survived them all tests that have to do with it.
+pass core glasshouse-core 'gate/(session|appraise|stored|channel_keys)|segment/' "--test=session --test=refusals"
+pass core glasshouse-core 'secret/|host_memory/|segment/lease' "--lib" secret:: host_memory:: traits:: segment::
+pass core glasshouse-core 'gate/|package/' "--lib" package:: gate::
+pass core glasshouse-core '.' "--test=session --test=refusals --test=package --test=zero_on_free --test=canary \
+  --test=unlocked --test=full_disk"
+GLASSHOUSE_SIM_RUNS=40 pass core glasshouse-core '.' "--lib --test=simulation --test=record" \
+  --skip every_defect --skip one_fault --skip overhead:: --skip fit::
+pass train glasshouse-train '.' "--lib" cuda_zeroizer
 echo "survivors:"
 list

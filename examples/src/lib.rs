@@ -4,6 +4,7 @@
 mod arguments;
 mod curves;
 mod demo;
+mod hardware;
 mod journals;
 mod model;
 mod offers;
@@ -20,6 +21,7 @@ mod time;
 pub use arguments::{DeviceName, DtypeName, FinetuneArguments, ModeName, ScheduleName};
 pub use curves::{Curves, TokenRate};
 pub use demo::demo_data;
+pub use hardware::{HardwareArguments, public_key};
 pub use journals::{JournalFile, journals, mention_unconfirmed};
 pub use model::{Model, adapter_in, latest_checkpoint};
 pub use offers::line;

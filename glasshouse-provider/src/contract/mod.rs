@@ -59,6 +59,7 @@ pub async fn supervised<B: Bench>(bench: impl AsyncFn() -> B) -> Vec<Trouble> {
 
 async fn check(bench: &impl Bench, trouble: Trouble) -> Result<(), String> {
     let (journal, patience) = (Arc::new(Journal::memory()), bench.patience());
+    let patience = Patience { boot: trouble.shorten(patience.boot), ..patience };
     let supervisor = Supervisor::new(bench.provider(), journal.clone())
         .patience(patience)
         .attempts(trouble.attempts())

@@ -1,5 +1,5 @@
 //! What must hold for a provider under the [`Supervisor`], for whoever writes one: each [`Trouble`] is arranged in turn,
-//! and whatever happens, nothing goes on billing. [`glasshouse_core::contract::provider`] checks the provider by itself.
+//! and whatever happens, nothing goes on billing. `glasshouse_core::contract::provider` checks the provider by itself.
 
 #![allow(clippy::panic)] // what a contract test does when a clause is broken
 

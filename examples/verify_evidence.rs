@@ -8,15 +8,14 @@
 //! owner's policy; what the vendors published comes from a signed bundle (`--bundle`, `--bundle-key`).
 //!
 //! Exit status 0 when the record holds under the key given, 3 when it holds but nobody's key was given, 1 when it does
-//! not hold, 2 for a bad command line.
+//! not hold or was not released by the policy given, 2 for a bad command line.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use examples::{fail, say, time};
-use glasshouse_attest::collateral::Bundle;
-use glasshouse_attest::hardware::{HardwarePolicy, HardwareRoots, HardwareVerifier};
+use examples::{HardwareArguments, fail, public_key, say, time};
+use glasshouse_attest::hardware::HardwareRoots;
 use glasshouse_attest::software::{SoftwarePolicy, SoftwareVerifier};
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::PublicKey32;
@@ -29,20 +28,13 @@ struct Arguments {
     /// The record, evidence.json.
     file: PathBuf,
     /// The gate's public key: 64 hex digits, or a file that holds them. Get it from the owner, not from beside the record.
-    #[arg(long, value_parser = trust)]
+    #[arg(long, value_parser = public_key)]
     trust: Option<PublicKey32>,
     /// The time to check at, RFC 3339 or "now"; the verdict's own time when not given.
     #[arg(long, value_parser = time)]
     at: Option<UnixMillis>,
-    /// The policy that evidence of hardware is to be appraised by again, JSON as policy.schema.json describes it.
-    #[arg(long, requires = "bundle")]
-    policy: Option<PathBuf>,
-    /// The bundle of the vendors' collateral of that time.
-    #[arg(long, requires = "bundle_key")]
-    bundle: Option<PathBuf>,
-    /// The public key of whoever signed the bundle: 64 hex digits, or a file that holds them.
-    #[arg(long, value_parser = trust)]
-    bundle_key: Option<PublicKey32>,
+    #[command(flatten)]
+    hardware: HardwareArguments,
     /// Print the public view as JSON: only what may be published.
     #[arg(long)]
     json: bool,
@@ -57,8 +49,25 @@ fn main() -> ExitCode {
 
 fn check(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let bytes = read(&arguments.file)?;
-    let verifier = verifier(arguments, &bytes)?;
+    let hardware = match arguments.hardware.policy {
+        None => None,
+        Some(_) => {
+            // An audit looks back: to the time that the record is checked at.
+            let at = verify_with(&bytes, arguments.trust, arguments.at, None)?.time.time();
+            arguments.hardware.for_an_audit(HardwareRoots::vendors(), at)?
+        }
+    };
+    let by_policy = hardware.is_some();
+    let verifier: Box<dyn Verifier> = match hardware {
+        Some(verifier) => Box::new(verifier),
+        None => Box::new(SoftwareVerifier::new(SoftwarePolicy::default())),
+    };
     let verified = verify_with(&bytes, arguments.trust, arguments.at, Some(&*verifier))?;
+    if by_policy && (verified.sessions.is_empty() || verified.sessions.iter().any(|s| !s.appraised_again)) {
+        return Err("the record is of other evidence than the policy given is about, or was released by another policy or \
+                    under other roots than the vendors': it was not appraised again; pass the policy of its owner, or none"
+            .into());
+    }
     if arguments.json {
         say(serde_json::to_string_pretty(&verified.public_view())?);
     } else {
@@ -67,35 +76,10 @@ fn check(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> 
     Ok(if matches!(verified.signer, Signer::Unknown(_)) { ExitCode::from(3) } else { ExitCode::SUCCESS })
 }
 
-/// Who appraises again what the record's bytes alone cannot show.
-fn verifier(arguments: &Arguments, record: &[u8]) -> Result<Box<dyn Verifier>, Box<dyn std::error::Error>> {
-    let (Some(policy), Some(bundle), Some(key)) = (&arguments.policy, &arguments.bundle, &arguments.bundle_key) else {
-        return Ok(Box::new(SoftwareVerifier::new(SoftwarePolicy::default())));
-    };
-    let file = |path: &Path| std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()));
-    let policy: HardwarePolicy =
-        serde_json::from_slice(&file(policy)?).map_err(|e| format!("{} is no policy: {e}", policy.display()))?;
-    // An audit looks back: the bundle must be of the record's time, not the newest.
-    let time = verify_with(record, arguments.trust, arguments.at, None)?.time.time();
-    let collateral = Bundle::open(&file(bundle)?, key, time)?.collateral()?;
-    Ok(Box::new(HardwareVerifier::new(policy, HardwareRoots::vendors(), collateral)?))
-}
-
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let length = std::fs::metadata(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?.len();
     if usize::try_from(length).map_or(true, |length| length > MAX_RECORD_BYTES) {
         return Err(format!("{} has {length} bytes; a record has at most {MAX_RECORD_BYTES}", path.display()));
     }
     std::fs::read(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
-}
-
-fn trust(text: &str) -> Result<PublicKey32, String> {
-    let from_file;
-    let digits = if text.len() == 64 && !Path::new(text).exists() {
-        text
-    } else {
-        from_file = std::fs::read_to_string(text).map_err(|e| format!("neither 64 hex digits nor a file: {e}"))?;
-        from_file.trim()
-    };
-    PublicKey32::from_hex(digits).ok_or_else(|| "a key has 64 lower-case hex digits".to_owned())
 }

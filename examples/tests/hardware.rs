@@ -4,21 +4,28 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
+use examples::HardwareArguments;
+use glasshouse_attest::collateral::Bundle;
 use glasshouse_attest::hardware::{HardwareRoots, HardwareVerifier};
 use glasshouse_attest::software::{
     ContainerSource, RuntimeStateCell, SoftwarePolicy, SoftwareVerifier, container_id, harden,
 };
 use glasshouse_attest::tee::TeeAttestor;
-use glasshouse_attest_gen::{GeneratedAttestor, Platform};
+use glasshouse_attest_gen::nvidia::OcspDraft;
+use glasshouse_attest_gen::{GeneratedAttestor, Platform, bundle};
 use glasshouse_core::claims::{Assurance, EvidenceKind};
-use glasshouse_core::fixed::{Digest32, Digest64};
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::fixed::{Blob, Digest32, Digest64, PublicKey32};
 use glasshouse_core::gate::GateError;
 use glasshouse_core::job::Budget;
 use glasshouse_core::package::{PackageBuilder, Source};
+use glasshouse_core::protocol::SigningSecret;
 use glasshouse_core::record;
+use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{
     ArtifactSink, AttestError, Attestor, ClaimSource, Device, Inputs, Progress, Unit, Verifier, Workload, WorkloadError,
 };
@@ -148,7 +155,7 @@ fn run(
 fn released_under_the_generators_roots() {
     let folder = tempfile::tempdir().unwrap();
     let report = run(folder.path(), Platform::tdx(1).verifier(), Assurance::CpuTeeGpuCc, "generated").unwrap();
-    assert_eq!(String::from_utf8_lossy(&report.artifacts[0].bytes), "7000");
+    assert_eq!(String::from_utf8_lossy(&report.artifacts[0].read().unwrap()), "7000");
     let bytes = std::fs::read(&report.record).unwrap();
     let verified =
         record::verify_with(&bytes, Some(report.gate_key), None, Some(&Platform::tdx(1).verifier())).unwrap();
@@ -163,6 +170,70 @@ fn released_under_the_generators_roots() {
     assert!(verified.sessions[0].appraised_again);
     let audited = record::verify_with(&bytes, Some(report.gate_key), None, Some(&vendors())).unwrap();
     assert!(!audited.sessions[0].appraised_again);
+    audited_from_files(folder.path(), &bytes, report.gate_key, &report.record);
+}
+
+/// The same from files: policy, bundle and key as an auditor has them, under the generator's roots; and the command, which
+/// knows the vendors' roots only, does not take what it did not appraise for appraised.
+fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32, path: &Path) {
+    let signer = SigningSecret::from_seed(Secret::take(&mut [9; 32]));
+    let now = record::verify_with(record, Some(gate), None, None).unwrap().time.time();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let of = |version: u64, change: &dyn Fn(&mut Bundle)| {
+        let mut bundle = bundle(version);
+        (bundle.issued_at, bundle.not_after) = (UnixMillis(now.0 - 1000), UnixMillis(now.0 + 1000));
+        change(&mut bundle);
+        file(&format!("bundle-{version}.json"), &bundle.sign(&signer))
+    };
+    let policy = file("policy.json", &serde_json::to_vec(&Platform::tdx(1).policy()).unwrap());
+    let with = |bundle: PathBuf, key: PublicKey32| HardwareArguments {
+        policy: Some(policy.clone()),
+        bundle: Some(bundle),
+        bundle_key: Some(key),
+    };
+    let good = with(of(5, &|_| {}), signer.public());
+    let verifier = good.for_an_audit(Platform::roots(), now).unwrap().unwrap();
+    let verified = record::verify_with(record, Some(gate), None, Some(&verifier)).unwrap();
+    assert!(verified.sessions[0].appraised_again && record::explain(&verified).contains("appraised again here"));
+    let why =
+        |arguments: &HardwareArguments, at| arguments.for_an_audit(Platform::roots(), at).unwrap_err().to_string();
+    assert!(why(&with(good.bundle.clone().unwrap(), gate), now).contains("another signature"));
+    assert!(why(&good, UnixMillis(now.0 + 10_000)).contains("bundle"));
+    // Whatever day it is here.
+    let always =
+        OcspDraft { from: "20240101000000Z", until: Some("20391231235959Z"), ..OcspDraft::revoked("family", 3) };
+    let revoking = with(of(6, &|b| b.nvidia.ocsp = vec![Blob(always.der())]), signer.public());
+    let verifier = revoking.for_an_audit(Platform::roots(), now).unwrap().unwrap();
+    let told = record::verify_with(record, Some(gate), None, Some(&verifier)).unwrap_err().to_string();
+    assert!(told.contains("revoked"), "{told}");
+    // A run remembers the newest bundle; an audit does not care.
+    let store = folder.join("collateral");
+    assert!(revoking.for_a_run(Platform::roots(), &store, now).unwrap().is_some());
+    let older = good.for_a_run(Platform::roots(), &store, now).unwrap_err().to_string();
+    assert!(older.contains("version 6 or newer"), "{older}");
+    assert!(HardwareArguments::default().for_a_run(Platform::roots(), &store, now).unwrap().is_none());
+
+    let command = |more: &[&std::ffi::OsStr]| {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["run", "--quiet", "-p", "examples", "--example", "verify_evidence", "--"]).arg(path);
+        let output = command.args(["--trust", &gate.to_string()]).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, told) = command(&[]);
+    assert!(code == Some(0) && told.contains("not appraised again here"), "{told}");
+    let (key, bundle) = (signer.public().to_string(), good.bundle.clone().unwrap());
+    let flags = ["--policy".as_ref(), policy.as_os_str(), "--bundle".as_ref(), bundle.as_os_str()];
+    let (code, told) = command(&[&flags[..], &["--bundle-key".as_ref(), key.as_ref()]].concat());
+    assert!(code == Some(1) && told.contains("under other roots than the vendors'"), "{told}");
+    let stranger = gate.to_string();
+    let (code, told) = command(&[&flags[..], &["--bundle-key".as_ref(), stranger.as_ref()]].concat());
+    assert!(code == Some(1) && told.contains("bundle-signature"), "{told}");
+    assert_eq!(command(&flags).0, Some(2), "a bundle without its key");
+    assert_eq!(command(&flags[..2]).0, Some(2), "a policy without a bundle");
 }
 
 fn refused_under_the_vendors_roots() {

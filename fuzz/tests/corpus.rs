@@ -27,6 +27,6 @@ macro_rules! targets {
 }
 
 targets!(
-    agent, appraisal, chain, container, dcap, jwt, manifest, nvidia, overhead, package, record, rim, session, snp,
-    tokens, wire, x509
+    agent, appraisal, bundle, chain, container, dcap, jwt, manifest, nvidia, overhead, package, record, rim, session,
+    snp, tokens, wire, x509
 );

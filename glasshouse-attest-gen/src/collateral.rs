@@ -7,7 +7,7 @@ use glasshouse_attest::snp::Product;
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::Blob;
 
-use crate::nvidia::CrlDraft;
+use crate::nvidia::{CrlDraft, OcspDraft};
 use crate::platform::{AUDIT_TIME, Platform};
 use crate::tdx::CollateralDraft;
 use crate::{snp, token};
@@ -24,6 +24,7 @@ pub fn bundle(version: u64) -> Bundle {
     let rims = Platform::collateral().nvidia.rims;
     bundle.nvidia.rims = rims.into_iter().map(|(name, rim)| (name, Blob(rim))).collect();
     bundle.nvidia.crls = vec![Blob(CrlDraft::new("device root").der())];
+    bundle.nvidia.ocsp = vec![Blob(OcspDraft::good("family", 3).der())];
     bundle.jwks.insert(token::NRAS.to_owned(), Blob(token::jwks_json().into_bytes()));
     bundle
 }

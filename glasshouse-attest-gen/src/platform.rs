@@ -74,7 +74,7 @@ impl Platform {
         HardwareCollateral {
             intel: vec![CollateralDraft::default().make()],
             amd: AmdCollateral::default(),
-            nvidia: NvidiaFiles { rims, crls: Vec::new() },
+            nvidia: NvidiaFiles { rims, ..NvidiaFiles::default() },
             jwks: BTreeMap::new(),
         }
     }

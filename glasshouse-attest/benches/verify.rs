@@ -72,7 +72,7 @@ fn nvidia() -> bool {
     measure("NVIDIA: one manifest", None, || verify_rim(&driver, &NvidiaRoots::nvidia().rim, at).is_ok());
     let whole = verifier(false);
     measure("NVIDIA: report, chain and both manifests", Some(NVIDIA_BUDGET), || {
-        let collateral = NvidiaCollateral { rims: &[&driver, &vbios], crls: &[] };
+        let collateral = NvidiaCollateral { rims: &[&driver, &vbios], crls: &[], ocsp: &[] };
         whole.verify_device(device, collateral, &nonce, at).is_ok()
     })
 }

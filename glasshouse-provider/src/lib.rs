@@ -33,7 +33,7 @@ pub mod wire;
 pub use local::LocalProvider;
 pub use measurement::{Measurement, MeasurementError};
 pub use memory::MemoryProvider;
-pub use plan::Plan;
+pub use plan::{Plan, PlannedRequest};
 pub use rest::{ConfigError, Pacing};
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
 pub use run::{OverheadRun, ProtectedRun, RawRun};

@@ -3,15 +3,15 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use glasshouse_attest::snp::Product;
-use glasshouse_attest_gen::nvidia::{CrlDraft, Machine, Manifest, resource, signed_info, tcb_info};
+use glasshouse_attest_gen::nvidia::{CrlDraft, Machine, Manifest, OcspDraft, resource, signed_info, tcb_info};
 use glasshouse_attest_gen::snp::crl;
 use glasshouse_attest_gen::tdx::{Authority, PckDraft};
 use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::fixed::Digest48;
 use glasshouse_core::transcript::sha384;
-use glasshouse_fuzz::keys::{pem, to_be_signed};
+use glasshouse_fuzz::keys::{GATE, pem, to_be_signed};
 use glasshouse_fuzz::targets::nvidia::{GPU, NONCE, SWITCH, opaque_length};
-use glasshouse_fuzz::targets::{appraisal, dcap, session, snp, tokens, x509};
+use glasshouse_fuzz::targets::{appraisal, bundle, dcap, session, snp, tokens, x509};
 use serde_json::{Value, json};
 
 use crate::Seeds;
@@ -21,6 +21,7 @@ pub(crate) fn all(seeds: &mut Seeds) {
     devices(seeds);
     manifests(seeds);
     certificates(seeds);
+    answers(seeds);
     reports(seeds);
     quotes(seeds);
     services(seeds);
@@ -91,6 +92,21 @@ fn certificates(seeds: &mut Seeds) {
     seeds.mode("x509", 'e', "list", to_be_signed(&good.der()));
     seeds.mode("x509", 'e', "revokes", to_be_signed(&revokes.der()));
     seeds.mode("x509", 'e', "others", to_be_signed(&CrlDraft { serials: vec![4, 5], ..CrlDraft::new("family") }.der()));
+}
+
+fn answers(seeds: &mut Seeds) {
+    let (good, revoked) = (OcspDraft::good("family", 3), OcspDraft::revoked("family", 3));
+    let unknown = OcspDraft { status: vec![0x82, 0], ..good.clone() };
+    for (name, draft) in [("good", good), ("revoked", revoked), ("unknown", unknown)] {
+        seeds.mode("x509", 'f', &format!("answer-{name}"), draft.der());
+        seeds.mode("x509", 'g', &format!("answer-{name}"), draft.tbs());
+    }
+    seeds.mode("bundle", 'a', "file", bundle::GOOD.sign(&GATE));
+    seeds.mode("bundle", 'b', "payload", bundle::payload());
+    let mut empty = bundle::GOOD.clone();
+    empty.intel.clear();
+    empty.jwks.clear();
+    seeds.json("bundle", 'b', "small", &empty);
 }
 
 fn reports(seeds: &mut Seeds) {

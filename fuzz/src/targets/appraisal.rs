@@ -35,7 +35,7 @@ pub fn run(data: &[u8]) {
 fn verify(evidence: &GpuEvidence, manifests: u8) -> Result<Vec<DeviceClaims>, Refusal> {
     let rims = (0..).zip(RIMS.iter()).filter(|(bit, _)| manifests >> bit & 1 == 1);
     let rims: Vec<_> = rims.map(|(_, rim)| rim.as_bytes()).collect();
-    let result = VERIFIER.verify_all(evidence, NvidiaCollateral { rims: &rims, crls: &[] }, &NONCE, AT);
+    let result = VERIFIER.verify_all(evidence, NvidiaCollateral { rims: &rims, crls: &[], ocsp: &[] }, &NONCE, AT);
     match &result {
         Ok(claims) => claims.iter().for_each(|claims| check::labelled(&claims.labelled())),
         Err(refusal) => check::refusal_of(refusal, codes::ALL),

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod appraisal;
+pub mod bundle;
 pub mod chain;
 pub mod container;
 pub mod dcap;

@@ -59,7 +59,7 @@ impl Good {
 
 fn verify(kind: DeviceKind, rims: &[String], report: &[u8], chain: &[u8]) -> Option<DeviceClaims> {
     let rims: Vec<_> = rims.iter().map(String::as_bytes).collect();
-    let collateral = NvidiaCollateral { rims: &rims, crls: &[] };
+    let collateral = NvidiaCollateral { rims: &rims, crls: &[], ocsp: &[] };
     match VERIFIER.verify_device(Device { kind, report, chain }, collateral, &NONCE, AT) {
         Ok(claims) => {
             check::labelled(&claims.labelled());

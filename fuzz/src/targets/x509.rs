@@ -3,9 +3,10 @@
 use std::sync::LazyLock;
 
 use glasshouse_attest::x509::{
-    Certificate, Crl, VerifiedLinks, X509Error, certificates_from_pem, check_revocation, check_validity, verify_chain,
+    Certificate, Crl, OcspAnswer, Revocation, VerifiedLinks, X509Error, certificates_from_pem, check_revocation,
+    check_validity, verify_chain,
 };
-use glasshouse_attest_gen::nvidia::{Draft, Machine, Manifest, roots};
+use glasshouse_attest_gen::nvidia::{Draft, Machine, Manifest, OcspDraft as GoodAnswer, ocsp_answer, roots};
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::transcript::sha256;
 use x509_cert::crl::CertificateList;
@@ -27,7 +28,8 @@ static ROOTS: LazyLock<Vec<Digest32>> = LazyLock::new(|| {
 });
 
 /// `a`: a certificate, DER. `b`: a chain, PEM. `c`: a digit, then a certificate of that place to be signed here. `d`: a
-/// revocation list. `e`: a revocation list to be signed here by the chip family's authority.
+/// revocation list. `e`: a revocation list to be signed here by the chip family's authority. `f`: an OCSP answer. `g`: what
+/// an OCSP answer says, to be signed here by the chip family's responder.
 pub fn run(data: &[u8]) {
     match mode(data) {
         Some((b'a', der)) => drop(one(der)),
@@ -39,13 +41,59 @@ pub fn run(data: &[u8]) {
                 let name =
                     CertificateList::<x509_cert::certificate::Rfc5280>::from_der(der).unwrap().tbs_cert_list.issuer;
                 let ours = CHAIN.iter().any(|draft| name.to_string() == format!("CN={}", draft.subject));
-                let result = check_revocation(&PARSED, &[crl], usize::MAX, AT, &mut VerifiedLinks::default());
+                let result = check_revocation(
+                    &PARSED,
+                    &Revocation { lists: vec![crl], ..Revocation::default() },
+                    usize::MAX,
+                    AT,
+                    &mut VerifiedLinks::default(),
+                );
                 assert!(!ours || result.is_err() || good_list(der), "a list that nobody signed");
             }
         }
         Some((b'e', tbs)) => revoked(tbs),
+        Some((b'f', der)) => {
+            let good = good_answer().tbs();
+            assert!(!answered(der) || der.windows(good.len()).any(|part| part == good), "an answer that nobody signed");
+        }
+        Some((b'g', tbs)) => {
+            let GoodAnswer { signer, responder, .. } = good_answer();
+            assert!(!answered(&ocsp_answer(tbs, &signer, responder.as_ref())) || says_good(tbs), "not good, or over");
+        }
         _ => {}
     }
+}
+
+/// That the provisioner is good.
+fn good_answer() -> GoodAnswer {
+    GoodAnswer::good("family", 3)
+}
+
+/// Whether an answer, and nothing else, says that the provisioner is not revoked.
+fn answered(der: &[u8]) -> bool {
+    let Some(answer) = known(OcspAnswer::from_der(der)) else { return false };
+    let (longer, shorter) = ([der, &[0]].concat(), &der[..der.len() - 1]);
+    assert!(OcspAnswer::from_der(&longer).is_err() && OcspAnswer::from_der(shorter).is_err());
+    let revocation = Revocation { answers: vec![answer], ..Revocation::default() };
+    known(check_revocation(&PARSED[2..4], &revocation, 1, AT, &mut VerifiedLinks::default())).is_some()
+}
+
+/// Whether it stands there, by the bytes of the generator's own answer: the certificate's name in the terms of its issuer,
+/// good, from, until.
+fn says_good(tbs: &[u8]) -> bool {
+    const AT_TEXT: &[u8] = b"20261123000000Z";
+    let made = good_answer().tbs();
+    let serial = made.windows(4).position(|part| part == [2, 2, 0x50, 3]).unwrap();
+    let id = &made[serial - 100..serial + 4];
+    tbs.windows(id.len() + 38).any(|part| {
+        let (name, said) = part.split_at(id.len());
+        let (from, until) = (&said[4..19], &said[23..38]);
+        name == id
+            && said[..4] == [0x80, 0, 0x18, 15]
+            && said[19..23] == [0xa0, 17, 0x18, 15]
+            && from <= AT_TEXT
+            && until >= AT_TEXT
+    })
 }
 
 /// What is parsed is all of the bytes, and is the same when it comes as PEM.
@@ -132,7 +180,13 @@ fn revoked(tbs: &[u8]) {
         let serial = entry.serial_number.as_bytes();
         serial.iter().skip_while(|byte| **byte == 0).eq(&[0x50, 3])
     });
-    match check_revocation(&PARSED, &[crl], usize::MAX, AT, &mut VerifiedLinks::default()) {
+    match check_revocation(
+        &PARSED,
+        &Revocation { lists: vec![crl], ..Revocation::default() },
+        usize::MAX,
+        AT,
+        &mut VerifiedLinks::default(),
+    ) {
         Ok(()) => assert!(!ours || (in_time && !named), "revoked or out of time, and passed"),
         Err(X509Error::Revoked { .. }) => assert!(ours && in_time && named),
         Err(error) => {

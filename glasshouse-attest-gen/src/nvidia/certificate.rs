@@ -10,14 +10,14 @@ use p384::ecdsa::{Signature, SigningKey, VerifyingKey};
 
 use crate::der::tlv;
 
-const ECDSA_SHA384: &[u8] = &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
+pub(super) const ECDSA_SHA384: &[u8] = &[0x30, 10, 6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
 const SPKI_ALGORITHM: &[u8] = &[0x30, 16, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b, 0x81, 4, 0, 0x22];
 const COMMON_NAME: &[u8] = &[6, 3, 0x55, 4, 3];
 const BASIC_CONSTRAINTS: &[u8] = &[6, 3, 0x55, 0x1d, 0x13];
 const KEY_USAGE: &[u8] = &[6, 3, 0x55, 0x1d, 0x0f];
 const COMPOSITE_DEVICE_ID: &[u8] = &[6, 6, 0x67, 0x81, 5, 5, 4, 1];
 const TCB_INFO: &[u8] = &[6, 7, 0x67, 0x81, 5, 5, 4, 1, 1];
-const SHA384_OID: &[u8] = &[6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
+pub(super) const SHA384_OID: &[u8] = &[6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
 
 /// A certificate to be: tests change fields before it is signed.
 #[derive(Clone)]
@@ -100,7 +100,7 @@ fn fwid_der(fwid: Digest48) -> Vec<u8> {
     tlv(0x30, &[SHA384_OID, &tlv(0x04, &[fwid.as_bytes()])])
 }
 
-fn name(name: &str) -> Vec<u8> {
+pub(super) fn name(name: &str) -> Vec<u8> {
     tlv(0x30, &[&tlv(0x31, &[&tlv(0x30, &[COMMON_NAME, &tlv(0x0c, &[name.as_bytes()])])])])
 }
 
@@ -173,7 +173,7 @@ pub fn sign(key: &str, message: &[u8]) -> Signature {
     signature
 }
 
-fn public_key(label: &str) -> Vec<u8> {
+pub(super) fn public_key(label: &str) -> Vec<u8> {
     static MADE: Mutex<BTreeMap<String, Vec<u8>>> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().unwrap();
     made.entry(label.to_owned()).or_insert_with(|| VerifyingKey::from(&key(label)).to_sec1_bytes().into_vec()).clone()

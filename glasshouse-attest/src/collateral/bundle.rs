@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use glasshouse_core::clock::UnixMillis;
-use glasshouse_core::fixed::{Blob, PublicKey32, Signature64};
+use glasshouse_core::fixed::{Blob, Digest48, PublicKey32, Signature64};
 use glasshouse_core::protocol::SigningSecret;
 use glasshouse_core::refusal::Refusal;
-use glasshouse_core::transcript::Transcript;
+use glasshouse_core::transcript::{Transcript, sha384};
 use serde::{Deserialize, Serialize};
 
 use super::codes::{self, refuse};
@@ -65,6 +65,8 @@ pub struct NvidiaDocuments {
     pub rims: BTreeMap<String, Blob>,
     /// Revocation lists, DER.
     pub crls: Vec<Blob>,
+    /// OCSP answers about certificates of devices and of manifests' signers, DER.
+    pub ocsp: Vec<Blob>,
 }
 
 /// A bundle's bytes and the signature over them.
@@ -103,6 +105,11 @@ impl Bundle {
     /// # Errors
     /// [`codes::MALFORMED`], [`codes::SIGNATURE`] or [`codes::EXPIRED`].
     pub fn open(file: &[u8], key: &PublicKey32, at: UnixMillis) -> Result<Self, Refusal> {
+        Self::open_signed(file, key, at).map(|(bundle, _)| bundle)
+    }
+
+    /// The same, and SHA-384 of what was signed: whoever has the file can write the envelope around it in other ways.
+    pub(super) fn open_signed(file: &[u8], key: &PublicKey32, at: UnixMillis) -> Result<(Self, Digest48), Refusal> {
         let malformed = |seen: String| refuse(codes::MALFORMED, "a signed bundle of collateral", seen);
         json::check(file, LIMITS).map_err(|e| malformed(e.to_string()))?;
         let Envelope { payload, signature } =
@@ -119,7 +126,7 @@ impl Bundle {
             let seen = format!("one for {} to {}", bundle.issued_at, bundle.not_after);
             return Err(refuse(codes::EXPIRED, format_args!("a bundle for {at}"), seen));
         }
-        Ok(bundle)
+        Ok((bundle, sha384(&payload.0)))
     }
 
     /// The collateral as the verifier takes it.
@@ -136,7 +143,11 @@ impl Bundle {
                 chains: plain(&self.amd.chains),
                 crls: plain(&self.amd.crls),
             },
-            nvidia: NvidiaFiles { rims: named(&self.nvidia.rims), crls: plain(&self.nvidia.crls) },
+            nvidia: NvidiaFiles {
+                rims: named(&self.nvidia.rims),
+                crls: plain(&self.nvidia.crls),
+                ocsp: plain(&self.nvidia.ocsp),
+            },
             jwks: self
                 .jwks
                 .iter()

@@ -7,16 +7,18 @@ use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, GpuEvidence};
 use glasshouse_core::fixed::{Blob, Fixed};
 use percent_encoding::percent_decode_str;
-use reqwest::{Client, StatusCode, redirect};
+use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::bundle::Bundle;
 use crate::hardware::vek_key;
-use crate::nvidia::Device;
+use crate::nvidia::{Device, rim_signers};
 use crate::snp::{Product, Report, SignedReport, SigningKey, Tcb};
 use crate::tdx::quote_platform;
-use crate::x509::{certificates_from_pem, der_from_pem, distribution_points};
+use crate::x509::{
+    Certificate, OcspAnswer, certificates_from_pem, der_from_pem, distribution_points, names_responder, ocsp_request,
+};
 
 /// No document of these services comes near it.
 const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -67,8 +69,18 @@ pub struct Services {
     pub nvidia_rims: String,
     /// NVIDIA's revocation lists; the lists' names are the certificates' own.
     pub nvidia_crls: String,
+    /// NVIDIA's OCSP responder, where it is to be asked too about every certificate that names one. Its answers count for
+    /// about a day, its lists for weeks; `None` fetches lists only.
+    pub nvidia_ocsp: Option<String>,
     /// Key sets by issuer.
     pub jwks: BTreeMap<String, String>,
+}
+
+impl Services {
+    /// The vendors' own, NVIDIA's OCSP responder included.
+    pub fn with_ocsp() -> Self {
+        Self { nvidia_ocsp: Some("http://ocsp.ndis.nvidia.com".to_owned()), ..Self::default() }
+    }
 }
 
 impl Default for Services {
@@ -83,6 +95,7 @@ impl Default for Services {
             amd: "https://kdsintf.amd.com".to_owned(),
             nvidia_rims: "https://rim.attestation.nvidia.com".to_owned(),
             nvidia_crls: "http://crl.ndis.nvidia.com/crl".to_owned(),
+            nvidia_ocsp: None,
             jwks: BTreeMap::from([
                 (nras.to_owned(), format!("{nras}/.well-known/jwks.json")),
                 ("https://confidentialcomputing.googleapis.com".to_owned(), google.to_owned()),
@@ -215,6 +228,7 @@ impl Fetcher {
             let manifest = serde_json::from_slice::<Manifest>(&answer.body).ok();
             let manifest = manifest.and_then(|m| STANDARD.decode(m.rim).ok());
             let manifest = manifest.ok_or_else(|| answer.unexpected("a manifest in base64"))?;
+            self.ocsp(&rim_signers(&manifest).unwrap_or_default(), bundle).await?;
             bundle.nvidia.rims.insert(name, Blob(manifest));
         }
         let chain = certificates_from_pem(&device.chain.0).map_err(|_| FetchError::Unnamed("its issuers"))?;
@@ -224,12 +238,31 @@ impl Fetcher {
                 bundle.nvidia.crls.push(list);
             }
         }
+        self.ocsp(&chain, bundle).await
+    }
+
+    /// Asks about every certificate of a chain that names a responder, one by one. The bundle holds each answer once.
+    async fn ocsp(&self, chain: &[Certificate], bundle: &mut Bundle) -> Result<(), FetchError> {
+        let Some(url) = &self.services.nvidia_ocsp else { return Ok(()) };
+        for (certificate, issuer) in chain.iter().zip(chain.iter().skip(1)).filter(|(one, _)| names_responder(one)) {
+            let request = ocsp_request(certificate, issuer).ok_or(FetchError::Unnamed("its issuer's key"))?;
+            let request = self.client.post(url).header("content-type", "application/ocsp-request").body(request);
+            let answer = Self::answer(request, url.clone()).await?;
+            OcspAnswer::from_der(&answer.body).map_err(|_| answer.unexpected("an OCSP answer that can be kept"))?;
+            if !bundle.nvidia.ocsp.iter().any(|held| held.0 == answer.body) {
+                bundle.nvidia.ocsp.push(Blob(answer.body));
+            }
+        }
         Ok(())
     }
 
     async fn get(&self, url: String) -> Result<Answer, FetchError> {
+        Self::answer(self.client.get(&url), url).await
+    }
+
+    async fn answer(request: RequestBuilder, url: String) -> Result<Answer, FetchError> {
         let unreachable = |e: &reqwest::Error| FetchError::Unreachable { url: url.clone(), why: told(e) };
-        let mut response = self.client.get(&url).send().await.map_err(|e| unreachable(&e))?;
+        let mut response = request.send().await.map_err(|e| unreachable(&e))?;
         let status = response.status();
         if status != StatusCode::OK {
             return Err(FetchError::Status { url, status: status.as_u16() });

@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::{Digest48, PublicKey32};
 use glasshouse_core::refusal::Refusal;
-use glasshouse_core::transcript::sha384;
 use serde::{Deserialize, Serialize};
 
 use super::bundle::Bundle;
@@ -61,6 +60,7 @@ struct Inner {
 struct Seen {
     key: PublicKey32,
     version: u64,
+    /// Of what was signed, not of the file: others can write the same in another spelling.
     bundle: Digest48,
 }
 
@@ -106,9 +106,9 @@ impl CollateralStore {
     /// # Errors
     /// A refusal of [`Bundle::open`] or of a part of it; [`codes::ROLLBACK`], [`codes::FORK`]; [`CollateralError::Store`].
     pub fn accept(&self, file: &[u8], at: UnixMillis) -> Result<HardwareCollateral, CollateralError> {
-        let bundle = Bundle::open(file, &self.key, at)?;
+        let (bundle, signed) = Bundle::open_signed(file, &self.key, at)?;
         let collateral = bundle.collateral()?;
-        let seen = Seen { key: self.key, version: bundle.version, bundle: sha384(file) };
+        let seen = Seen { key: self.key, version: bundle.version, bundle: signed };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         match &inner.newest {
             Some(newest) if seen.version < newest.version => {

@@ -108,7 +108,7 @@ pub struct Case {
     #[serde(default)]
     pub(super) policy: Map<String, Value>,
     /// For people.
-    #[serde(rename = "note", default)]
+    #[serde(rename = "note", alias = "comment", alias = "description", default)]
     _note: Option<String>,
     #[serde(flatten)]
     pub(super) members: Map<String, Value>,

@@ -20,6 +20,19 @@ pub fn binary(file: &[u8]) -> Vec<u8> {
     engines.iter().find_map(|engine| engine.decode(&compact).ok()).unwrap_or_else(|| file.to_vec())
 }
 
+/// A document of text - JSON, XML or a compact token - as it is, or written in hex or base64.
+pub fn document(file: &[u8]) -> Vec<u8> {
+    let is_document = |bytes: &[u8]| {
+        let text = bytes.trim_ascii_start();
+        matches!(text.first(), Some(b'{' | b'[' | b'<')) || text.starts_with(b"ey")
+    };
+    if matches!(file.trim_ascii_start().first(), Some(b'{' | b'[' | b'<')) {
+        return file.to_vec();
+    }
+    let bytes = binary(file);
+    if is_document(&bytes) { bytes } else { file.to_vec() }
+}
+
 /// Certificates as DER, of a file in PEM, in DER (one after the other), or in hex or base64 of either. What is none of
 /// these is returned as one certificate, for the verifier to refuse.
 pub fn certificates(file: &[u8]) -> Vec<Vec<u8>> {
@@ -94,6 +107,19 @@ mod tests {
     }
 
     #[test]
+    fn documents_in_every_form() {
+        for text in ["{\"a\": 1}", " [1]", "<?xml version=\"1.0\"?><a/>", "eyJ.e30.AA", "eyJ.e30.AA\n"] {
+            for file in [text.to_owned(), hex::encode(text), STANDARD.encode(text), URL_SAFE_NO_PAD.encode(text)] {
+                assert_eq!(document(file.as_bytes()), text.as_bytes(), "{file}");
+            }
+        }
+        // What is none is left as it is, for its reader to refuse.
+        for other in [&b""[..], b"0001", b"\xff\xfe", b"AAAA"] {
+            assert_eq!(document(other), other);
+        }
+    }
+
+    #[test]
     fn chains_in_every_form() {
         let two = [DER, DER].concat();
         let pem = pem_chain(&two);
@@ -118,7 +144,7 @@ mod tests {
         #[test]
         fn never_panics(bytes: Vec<u8>, text in "[0-9A-Fa-fx+/=_ \\n-]{0,64}") {
             for file in [bytes.as_slice(), text.as_bytes()] {
-                let _ = (binary(file), certificates(file), pem_chain(file));
+                let _ = (binary(file), document(file), certificates(file), pem_chain(file));
             }
         }
 

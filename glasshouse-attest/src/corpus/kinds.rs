@@ -1,21 +1,21 @@
 use std::path::Path;
 
-use glasshouse_core::evidence::{DeviceEvidence, DeviceKind, GpuEvidence};
-use glasshouse_core::fixed::{Blob, Digest64, Nonce32};
+use glasshouse_core::evidence::DeviceKind;
+use glasshouse_core::fixed::{Digest64, Nonce32};
 use glasshouse_core::refusal::Refusal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::case::Case;
-use super::decode::{binary, certificates, pem_chain};
+use super::decode::{binary, certificates, document, pem_chain};
+use super::list::{EvidenceList, is_list};
 use super::report::Outcome;
-use crate::nvidia::{Device, ListedEvidence, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, verify_rim};
+use crate::nvidia::{Device, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, verify_rim};
 use crate::report_data::ReportData;
 use crate::snp::{SnpEvidence, SnpPolicy, SnpRoots, SnpVerifier};
 use crate::tdx::{Collateral, DcapPolicy, DcapVerifier, IntelRoot};
 use crate::tokens::{ConfidentialSpacePolicy, Jwks, NrasPolicy, verify_confidential_space, verify_nras};
-use crate::x509;
 
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
@@ -54,7 +54,7 @@ impl Input<'_> {
         #[serde(deny_unknown_fields)]
         struct Members {
             report: String,
-            chain: Option<String>,
+            chain: Option<Files>,
             #[serde(default)]
             rims: Vec<String>,
             nonce: Option<String>,
@@ -63,42 +63,25 @@ impl Input<'_> {
         let policy: NvidiaPolicy = self.policy()?;
         let relaxations = policy.relaxations();
         let verifier = NvidiaVerifier::new(policy, NvidiaRoots::nvidia());
-        let rims = members.rims.iter().map(|name| self.file(name)).collect::<Result<Vec<_>, _>>()?;
+        let rims = members.rims.iter().map(|name| self.document(name)).collect::<Result<Vec<_>, _>>()?;
         let rims: Vec<_> = rims.iter().map(Vec::as_slice).collect();
-        let collateral = NvidiaCollateral { rims: &rims, crls: &[] };
+        let collateral = NvidiaCollateral { rims: &rims, ..NvidiaCollateral::default() };
         let nonce = members.nonce.as_deref().map(nonce).transpose()?;
-        let file = self.file(&members.report)?;
+        let file = self.document(&members.report)?;
         if is_list(&file) {
-            let (devices, own) = self.listed(&file, kind)?;
-            let nonce = nonce.or(own).ok_or("neither the case nor the list has a nonce")?;
-            let verified = verifier.verify_all(&devices, collateral, &nonce, self.case.at);
-            return Ok(verified.map(|_| relaxations));
+            let list = match EvidenceList::read(&file) {
+                Ok(list) => list,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let nonce = nonce.or_else(|| list.nonce()).ok_or("neither the case nor the list has a nonce")?;
+            let verified = verifier.verify_all(&list.devices(kind), collateral, &nonce, self.case.at);
+            return Ok(list.of_one_request(verified.map(|_| relaxations), nonce));
         }
-        let chain = pem_chain(&self.file(&members.chain.ok_or("it has no chain")?)?);
+        let chain = members.chain.ok_or("it has no chain")?;
+        let chain = chain.names().map(|name| Ok(pem_chain(&self.file(name)?))).collect::<Result<Vec<_>, String>>()?;
         let nonce = nonce.ok_or("it has no nonce")?;
-        let device = Device { kind, report: &binary(&file), chain: &chain };
+        let device = Device { kind, report: &binary(&file), chain: &chain.join(&b'\n') };
         Ok(verifier.verify_device(device, collateral, &nonce, self.case.at).map(|_| relaxations))
-    }
-
-    /// All devices of a list that NVIDIA's tools wrote, and the nonce that all of them name.
-    fn listed(&self, file: &[u8], kind: DeviceKind) -> Result<(GpuEvidence, Option<Nonce32>), String> {
-        let listed = ListedEvidence::parse(file).map_err(|e| e.to_string())?;
-        let first = listed.first().ok_or("the list is empty")?;
-        let nonce = first.nonce;
-        if listed.iter().any(|entry| entry.nonce != nonce) {
-            return Err("the list's entries name different nonces".to_owned());
-        }
-        let evidence = |entry: &ListedEvidence| {
-            // The serial is the verifier's to compare; a chain that cannot be read has none, and is refused before.
-            let chain = x509::certificates_from_pem(&entry.chain).unwrap_or_default();
-            DeviceEvidence {
-                kind: if kind == DeviceKind::NvidiaSwitch { kind } else { entry.kind },
-                serial: Blob(chain.first().map(|leaf| leaf.serial().to_vec()).unwrap_or_default()),
-                report: Blob(entry.report.clone()),
-                chain: Blob(entry.chain.clone()),
-            }
-        };
-        Ok((GpuEvidence(listed.iter().map(evidence).collect()), nonce))
     }
 
     fn nvidia_rim(&self) -> Ran {
@@ -112,7 +95,7 @@ impl Input<'_> {
         struct NoPolicy {}
         let members: Members = self.members()?;
         let NoPolicy {} = self.policy()?;
-        let verified = verify_rim(&self.file(&members.rim)?, &NvidiaRoots::nvidia().rim, self.case.at);
+        let verified = verify_rim(&self.document(&members.rim)?, &NvidiaRoots::nvidia().rim, self.case.at);
         Ok(verified.map(|_| Vec::new()))
     }
 
@@ -126,8 +109,8 @@ impl Input<'_> {
         }
         let members: Members = self.members()?;
         let policy: NrasPolicy = self.policy()?;
-        let (token, nonce) = (self.file(&members.token)?, nonce(&members.nonce)?);
-        let keys = self.file(&members.jwks)?;
+        let (token, nonce) = (self.document(&members.token)?, nonce(&members.nonce)?);
+        let keys = self.document(&members.jwks)?;
         let verified = Jwks::parse(&keys).and_then(|keys| verify_nras(&token, &keys, &nonce, &policy, self.case.at));
         Ok(verified.map(|_| policy.relaxations()))
     }
@@ -143,8 +126,9 @@ impl Input<'_> {
         }
         let members: Members = self.members()?;
         let policy: ConfidentialSpacePolicy = self.policy()?;
-        let token = String::from_utf8(self.file(&members.token)?).map_err(|_| "the token is not text".to_owned())?;
-        let keys = self.file(&members.jwks)?;
+        // Bytes that are no text are no token either: the verifier says so.
+        let token = String::from_utf8_lossy(&self.document(&members.token)?).into_owned();
+        let keys = self.document(&members.jwks)?;
         let binding = (members.audience.as_str(), members.nonce.as_str());
         let verified = Jwks::parse(&keys)
             .and_then(|keys| verify_confidential_space(token.trim(), &keys, binding, &policy, self.case.at));
@@ -157,7 +141,7 @@ impl Input<'_> {
         struct Members {
             report: String,
             vek: String,
-            chain: Option<String>,
+            chain: Option<Files>,
             report_data: Option<String>,
             report_data_prefix: Option<String>,
             vmpl: Option<u32>,
@@ -169,7 +153,7 @@ impl Input<'_> {
         let report = binary(&self.file(&members.report)?);
         // A file may hold the whole chain, the VCEK or VLEK first.
         let mut chain = certificates(&self.file(&members.vek)?);
-        if let Some(more) = &members.chain {
+        for more in members.chain.iter().flat_map(Files::names) {
             chain.extend(certificates(&self.file(more)?));
         }
         let (vek, issuers) = chain.split_first().ok_or("the file of the VCEK or VLEK is empty")?;
@@ -192,7 +176,7 @@ impl Input<'_> {
         let members: Members = self.members()?;
         let policy: DcapPolicy = self.policy()?;
         let expected = Expected::new(members.report_data, members.report_data_prefix)?;
-        let (quote, collateral) = (binary(&self.file(&members.quote)?), self.file(&members.collateral)?);
+        let (quote, collateral) = (binary(&self.file(&members.quote)?), self.document(&members.collateral)?);
         let relaxations = policy.relaxations();
         let verifier = DcapVerifier::new(policy, IntelRoot::intel());
         let verified = Collateral::parse(&collateral).and_then(|collateral| match tdx {
@@ -211,6 +195,10 @@ impl Input<'_> {
         from_map(&self.case.policy, "the policy")
     }
 
+    fn document(&self, name: &str) -> Result<Vec<u8>, String> {
+        self.file(name).map(|file| document(&file))
+    }
+
     fn file(&self, name: &str) -> Result<Vec<u8>, String> {
         let path = self.folder.join(name);
         let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
@@ -226,13 +214,32 @@ fn from_map<T: DeserializeOwned>(map: &Map<String, Value>, what: &str) -> Result
     serde_json::from_value(Value::Object(map.clone())).map_err(|e| format!("{what}: {e}"))
 }
 
-fn nonce(text: &str) -> Result<Nonce32, String> {
-    Nonce32::from_hex(&text.to_ascii_lowercase()).ok_or_else(|| "the nonce is not 64 hexadecimal digits".to_owned())
+/// One file, or several that follow each other.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Files {
+    One(String),
+    Several(Vec<String>),
 }
 
-/// NVIDIA's lists are JSON; a report in raw bytes, hex or base64 never begins like it.
-fn is_list(file: &[u8]) -> bool {
-    matches!(file.trim_ascii_start().first(), Some(b'[' | b'{'))
+impl Files {
+    fn names(&self) -> impl Iterator<Item = &String> {
+        match self {
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+        .iter()
+    }
+}
+
+/// Hexadecimal digits of either case, with or without `0x`.
+fn bytes_of(text: &str) -> Option<Vec<u8>> {
+    hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()
+}
+
+fn nonce(text: &str) -> Result<Nonce32, String> {
+    let bytes = bytes_of(text).and_then(|bytes| Nonce32::try_from(bytes.as_slice()).ok());
+    bytes.ok_or_else(|| "the nonce is not 64 hexadecimal digits".to_owned())
 }
 
 /// A case's report data.
@@ -246,11 +253,12 @@ impl Expected {
     fn new(full: Option<String>, prefix: Option<String>) -> Result<Self, String> {
         match (full, prefix) {
             (None, None) => Ok(Self::Unknown),
-            (Some(full), None) => Digest64::from_hex(&full.to_ascii_lowercase())
+            (Some(full), None) => bytes_of(&full)
+                .and_then(|bytes| Digest64::try_from(bytes.as_slice()).ok())
                 .map(Self::Full)
                 .ok_or_else(|| "report_data is not 128 hexadecimal digits".to_owned()),
-            (None, Some(prefix)) => match hex::decode(&prefix) {
-                Ok(bytes) if (1..=64).contains(&bytes.len()) => Ok(Self::Prefix(bytes)),
+            (None, Some(prefix)) => match bytes_of(&prefix) {
+                Some(bytes) if (1..=64).contains(&bytes.len()) => Ok(Self::Prefix(bytes)),
                 _ => Err("report_data_prefix is not 2 to 128 hexadecimal digits".to_owned()),
             },
             (Some(_), Some(_)) => Err("it has both report_data and report_data_prefix".to_owned()),

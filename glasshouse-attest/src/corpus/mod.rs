@@ -3,11 +3,12 @@
 //! A corpus is a JSON file `{"note": …, "cases": [{"id", "kind", "at", "policy", "expect", "fails_at", …}]}` with paths
 //! relative to it. `at` is the clock; `policy` lies over the kind's default policy; `fails_at` is the code of the check
 //! that must refuse. Files are raw, hex, base64, PEM or DER, or the lists that NVIDIA's tools write. A kind, member or
-//! policy key that is not known breaks its case: it is never taken for a refusal.
+//! policy key that is not known, or a file that is not there, breaks its case: it is never taken for a refusal. A file that
+//! is there and cannot be understood is evidence, and refused.
 //!
 //! | kind | members |
 //! | --- | --- |
-//! | `nvidia-gpu`, `nvidia-switch` | `report`, `chain` and `nonce` (a list brings its own), `rims` |
+//! | `nvidia-gpu`, `nvidia-switch` | `report`, `chain` (one file or a list of them) and `nonce` (an evidence list brings its own), `rims` |
 //! | `nvidia-rim` | `rim` |
 //! | `nras-eat` | `token`, `jwks`, `nonce` |
 //! | `sev-snp` | `report`, `vek`, optional `chain`, `report_data` or `report_data_prefix`, `vmpl` |
@@ -35,8 +36,9 @@
 mod case;
 mod decode;
 mod kinds;
+mod list;
 mod report;
 
 pub use case::{Case, Corpus, CorpusError, Expectation};
-pub use decode::{binary, certificates, pem_chain};
+pub use decode::{binary, certificates, document, pem_chain};
 pub use report::{CaseReport, CorpusReport, Outcome};

@@ -41,6 +41,8 @@ pub struct NvidiaFiles {
     pub rims: BTreeMap<String, Vec<u8>>,
     /// Revocation lists, DER.
     pub crls: Vec<Vec<u8>>,
+    /// OCSP answers, DER.
+    pub ocsp: Vec<Vec<u8>>,
 }
 
 impl NvidiaFiles {

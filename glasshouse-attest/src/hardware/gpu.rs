@@ -31,10 +31,10 @@ pub(super) struct Established {
 impl Gpus<'_> {
     /// Every report, all of them together, tokens, number and names.
     pub(super) fn appraise(&self, policy: &GpuPolicy, evidence: &GpuEvidence) -> Result<Established, Refusal> {
-        let (rims, crls) = (self.collateral.nvidia.of(evidence), &self.collateral.nvidia.crls);
-        let crls: Vec<&[u8]> = crls.iter().map(Vec::as_slice).collect();
+        let files = &self.collateral.nvidia;
+        let (rims, crls, ocsp) = (files.of(evidence), plain(&files.crls), plain(&files.ocsp));
         let verifier = NvidiaVerifier::new(policy.devices.clone(), self.roots.nvidia.clone());
-        let collateral = NvidiaCollateral { rims: &rims, crls: &crls };
+        let collateral = NvidiaCollateral { rims: &rims, crls: &crls, ocsp: &ocsp };
         let devices = verifier.verify_all(evidence, collateral, self.nonce, self.at)?;
         check_listed(policy, &devices)?;
         let gpus = check_counts(policy, &devices)?;
@@ -82,6 +82,10 @@ impl Gpus<'_> {
         let missing = || refuse(codes::COLLATERAL_MISSING, "the key set of an issuer of the policy", "none");
         Err(refused.unwrap_or_else(missing))
     }
+}
+
+fn plain(files: &[Vec<u8>]) -> Vec<&[u8]> {
+    files.iter().map(Vec::as_slice).collect()
 }
 
 fn check_listed(policy: &GpuPolicy, devices: &[DeviceClaims]) -> Result<(), Refusal> {

@@ -16,6 +16,8 @@ codes! {
     REVOKED = "revoked", "do not use this device until NVIDIA says why";
     /// A revocation list cannot be used, or one that the policy needs was not passed.
     CRL = "crl", "fetch the revocation lists again from NVIDIA's service";
+    /// An OCSP answer cannot be used, or its responder does not know the certificate.
+    OCSP = "ocsp", "fetch the OCSP answers again from NVIDIA's service, or leave them out and rely on its lists";
     /// The signed report is not one that this verifier understands.
     REPORT_MALFORMED = "report-malformed", "ask for all measurements in SPDM 1.1, or update this verifier";
     /// The report answers another nonce.
@@ -54,10 +56,14 @@ codes! {
     SWITCH_MISSING = "switch-missing", "attest the switches too";
 }
 
-/// A refusal over a revocation list, or over what one says.
+/// A refusal over a revocation list or an OCSP answer, or over what one says.
 pub(super) fn refuse_revoked(revoked: Code, error: X509Error) -> Refusal {
     match error {
         X509Error::Revoked { .. } => refuse(revoked, "certificates that are not revoked", error),
+        X509Error::OcspMalformed { .. }
+        | X509Error::OcspSignature { .. }
+        | X509Error::OcspValidity { .. }
+        | X509Error::OcspUnknown { .. } => refuse(OCSP, "OCSP answers of this time, signed for their issuers", error),
         _ => refuse(CRL, "revocation lists of this time, signed by their issuers", error),
     }
 }

@@ -10,7 +10,7 @@ use super::opaque::{Feature, OpaqueData};
 use super::policy::NvidiaPolicy;
 use super::report::{Report, SignedReport};
 use super::version::{DriverVersion, VbiosVersion};
-use crate::x509::{self, Certificate, Crl, VerifiedLinks};
+use crate::x509::{self, Certificate, Revocation, VerifiedLinks};
 
 /// Leaf (firmware), device (boot ROM), provisioner, chip family, root.
 const CHAIN_LENGTH: usize = 5;
@@ -44,7 +44,7 @@ impl Authentic {
     pub(super) fn verify(
         device: Device<'_>,
         nonce: &Nonce32,
-        (policy, roots, crls): (&NvidiaPolicy, &[Digest32], &[Crl]),
+        (policy, roots, revocation): (&NvidiaPolicy, &[Digest32], &Revocation),
         at: UnixMillis,
         links: &mut VerifiedLinks,
     ) -> Result<Self, Refusal> {
@@ -62,7 +62,7 @@ impl Authentic {
         x509::check_validity(&chain, at)
             .map_err(|e| refuse(codes::CERTIFICATE_VALIDITY, "certificates that are valid at this time", e))?;
         let needed = if policy.require_crls { FAMILY } else { usize::MAX };
-        x509::check_revocation(&chain, crls, needed, at, links)
+        x509::check_revocation(&chain, revocation, needed, at, links)
             .map_err(|error| codes::refuse_revoked(codes::REVOKED, error))?;
 
         let malformed = |seen| refuse(codes::REPORT_MALFORMED, "all measurements in SPDM 1.1", seen);

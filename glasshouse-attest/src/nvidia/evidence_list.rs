@@ -10,7 +10,8 @@ const MAX_JSON: usize = 4 * 1024 * 1024;
 const MAX_ENTRIES: usize = 64;
 
 /// One entry of the list that NVIDIA's tools write: `[{"arch", "evidence", "certificate", "nonce"}, …]`, or the request
-/// of its remote service, `{"nonce", "arch", "evidence_list": […]}`. Decoded, nothing verified.
+/// of its remote service, `{"nonce", "arch", "evidence_list": […]}`, or a collector's whole answer, `{"evidences": […]}`.
+/// Decoded, nothing verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedEvidence {
     /// From `arch`: `LS10` is a switch, everything else a GPU.
@@ -48,7 +49,12 @@ pub enum ListError {
 #[serde(untagged)]
 enum Document {
     List(Vec<Entry>),
-    Request { nonce: Option<String>, arch: Option<String>, evidence_list: Vec<Entry> },
+    Request {
+        nonce: Option<String>,
+        arch: Option<String>,
+        #[serde(alias = "evidences")]
+        evidence_list: Vec<Entry>,
+    },
 }
 
 /// Tools write further fields, and newer ones more.
@@ -136,7 +142,10 @@ mod tests {
         assert_eq!(parse(&json!([entry])), Ok(vec![listed.clone()]));
         let entry = json!({"evidence": STANDARD.encode("11e0"), "certificate": pem});
         let request = json!({"nonce": nonce, "arch": "LS10", "evidence_list": [entry]});
-        assert_eq!(parse(&request), Ok(vec![ListedEvidence { kind: DeviceKind::NvidiaSwitch, ..listed }]));
+        let switch = vec![ListedEvidence { kind: DeviceKind::NvidiaSwitch, ..listed }];
+        assert_eq!(parse(&request), Ok(switch.clone()));
+        let answer = json!({"evidences": [{"arch": "LS10", "nonce": nonce, "evidence": "EeA=", "certificate": pem}], "result_code": 0});
+        assert_eq!(parse(&answer), Ok(switch));
         assert_eq!(parse(&json!([])), Ok(vec![]));
     }
 

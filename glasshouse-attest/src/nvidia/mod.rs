@@ -7,8 +7,9 @@
 //! version, then whether one is missing), measurements, version floors, mode. Each check refuses with its own code of
 //! [`codes`]. Clock, manifests and roots are arguments; no network, no file, no clock is touched.
 //!
-//! Not covered: OCSP, and that the attesting GPU is in the attesting machine, which the CPU's quote and its measured
-//! guest must establish.
+//! Revocation is by NVIDIA's lists and by the OCSP answers that were kept beside them; a nonce of OCSP's own is not asked
+//! for. Not covered: that the attesting GPU is in the attesting machine, which the CPU's quote and its measured guest must
+//! establish.
 
 #![deny(
     clippy::indexing_slicing,
@@ -51,6 +52,8 @@ pub use evidence_list::{ListError, ListedEvidence};
 pub use opaque::{Feature, OpaqueData};
 pub use policy::{NvidiaCollateral, NvidiaPolicy, NvidiaRoots};
 pub use report::{Measurement, Report, SignedReport};
+#[cfg(feature = "fetch")]
+pub(crate) use rim::rim_signers;
 pub use rim::{VerifiedRim, verify_rim};
 pub use verifier::NvidiaVerifier;
 pub use version::{DriverVersion, VbiosVersion, Version};

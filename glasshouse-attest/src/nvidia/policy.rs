@@ -20,7 +20,8 @@ pub struct NvidiaPolicy {
     pub features: Vec<Feature>,
     /// Only boards (project and SKU) that the VBIOS manifest's tag names.
     pub require_rim_for_board: bool,
-    /// Only devices whose two upper issuers, the root and the chip family's authority, come with a revocation list.
+    /// Only devices whose two upper issuers, the root and the chip family's authority, come with a revocation list, or
+    /// with an OCSP answer about what they issued.
     pub require_crls: bool,
     /// Accepts reports without a firmware id: Hopper firmware of 2023, and switches.
     pub allow_missing_fwid: bool,
@@ -103,6 +104,8 @@ pub struct NvidiaCollateral<'a> {
     pub rims: &'a [&'a [u8]],
     /// Revocation lists, DER. Those of other issuers are passed over.
     pub crls: &'a [&'a [u8]],
+    /// OCSP answers, DER, kept from when the service gave them. Those about other certificates are passed over.
+    pub ocsp: &'a [&'a [u8]],
 }
 
 const DEVICE_IDENTITY_CA: Digest32 = Fixed([

@@ -9,7 +9,7 @@ use glasshouse_core::transcript::sha384;
 use super::codes::{self, refuse};
 use super::xml::{Element, parse};
 use super::xmldsig::SignedDocument;
-use crate::x509::{self, Certificate, Crl, VerifiedLinks};
+use crate::x509::{self, Certificate, Revocation, VerifiedLinks};
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
 const HASH: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
@@ -66,35 +66,71 @@ impl VerifiedRim {
 /// A refusal with [`codes::RIM_SIGNATURE`], [`codes::RIM_DIGEST`], [`codes::RIM_CHAIN`], [`codes::RIM_VALIDITY`] or
 /// [`codes::RIM_FORMAT`].
 pub fn verify_rim(document: &[u8], roots: &[Digest32], at: UnixMillis) -> Result<VerifiedRim, Refusal> {
-    verify_rim_with(document, (roots, &[]), at, &mut VerifiedLinks::default())
+    let mut all = verify_rims(&[document], (roots, &Revocation::default()), at, &mut VerifiedLinks::default())?;
+    all.pop().ok_or_else(|| refuse(codes::RIM_FORMAT, "one manifest", "none"))
 }
 
-pub(super) fn verify_rim_with(
-    document: &[u8],
-    (roots, crls): (&[Digest32], &[Crl]),
+/// Verifies several, in the order that [`codes`] has, check by check: all signatures, then all digests, and so on, so that
+/// which document stands first decides nothing.
+pub(super) fn verify_rims(
+    documents: &[&[u8]],
+    (roots, revocation): (&[Digest32], &Revocation),
     at: UnixMillis,
     links: &mut VerifiedLinks,
-) -> Result<VerifiedRim, Refusal> {
-    let unsigned = |seen: String| refuse(codes::RIM_SIGNATURE, "a manifest with one enveloped signature", seen);
-    let signed = SignedDocument::parse(document).map_err(unsigned)?;
-    let chain: Vec<Certificate> = (0..)
-        .zip(&signed.chain)
-        .map(|(position, der)| Certificate::from_der(der, position))
-        .collect::<Result<_, _>>()
-        .map_err(|error| refuse(codes::RIM_CHAIN, "the signer's certificates", error))?;
-    let signer = chain.first().ok_or_else(|| unsigned("no certificate of the signer".to_owned()))?;
-    let expected = signed.signed_digest(signer).map_err(unsigned)?;
-    let digest = signed.content_digest();
-    if digest != expected {
-        return Err(refuse(codes::RIM_DIGEST, format_args!("content with SHA-384 {expected}"), digest));
+) -> Result<Vec<VerifiedRim>, Refusal> {
+    let opened = documents.iter().map(|document| Opened::new(document)).collect::<Result<Vec<_>, _>>()?;
+    for Opened { digest, expected, .. } in &opened {
+        if digest != expected {
+            return Err(refuse(codes::RIM_DIGEST, format_args!("content with SHA-384 {expected}"), digest));
+        }
     }
-    x509::verify_chain(&chain, roots, links)
-        .map_err(|error| refuse(codes::RIM_CHAIN, "a signer under the pinned CoRIM root", error))?;
-    x509::check_validity(&chain, at)
-        .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
-    x509::check_revocation(&chain, crls, usize::MAX, at, links)
-        .map_err(|error| codes::refuse_revoked(codes::RIM_REVOKED, error))?;
-    read(&signed.content, digest).map_err(|seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen))
+    for Opened { chain, .. } in &opened {
+        x509::verify_chain(chain, roots, links)
+            .map_err(|error| refuse(codes::RIM_CHAIN, "a signer under the pinned CoRIM root", error))?;
+    }
+    for Opened { chain, .. } in &opened {
+        x509::check_validity(chain, at)
+            .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
+    }
+    for Opened { chain, .. } in &opened {
+        x509::check_revocation(chain, revocation, usize::MAX, at, links)
+            .map_err(|error| codes::refuse_revoked(codes::RIM_REVOKED, error))?;
+    }
+    let format = |seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen);
+    opened.iter().map(|one| read(&one.signed.content, one.digest).map_err(format)).collect()
+}
+
+/// A manifest whose signature holds under the key of the certificate that it brings; who that is, is not known yet.
+struct Opened {
+    signed: SignedDocument,
+    chain: Vec<Certificate>,
+    /// Of the content as it is.
+    digest: Digest48,
+    /// Of the content that was signed.
+    expected: Digest48,
+}
+
+impl Opened {
+    fn new(document: &[u8]) -> Result<Self, Refusal> {
+        let unsigned = |seen: String| refuse(codes::RIM_SIGNATURE, "a manifest with one enveloped signature", seen);
+        let signed = SignedDocument::parse(document).map_err(unsigned)?;
+        let chain: Vec<Certificate> = (0..)
+            .zip(&signed.chain)
+            .map(|(position, der)| Certificate::from_der(der, position))
+            .collect::<Result<_, _>>()
+            .map_err(|error| refuse(codes::RIM_CHAIN, "the signer's certificates", error))?;
+        let signer = chain.first().ok_or_else(|| unsigned("no certificate of the signer".to_owned()))?;
+        let expected = signed.signed_digest(signer).map_err(unsigned)?;
+        let digest = signed.content_digest();
+        Ok(Self { signed, chain, digest, expected })
+    }
+}
+
+/// The chain of a manifest's signer, leaf first. Nothing is verified: for asking about revocation.
+#[cfg(feature = "fetch")]
+pub(crate) fn rim_signers(document: &[u8]) -> Option<Vec<Certificate>> {
+    let signed = SignedDocument::parse(document).ok()?;
+    (0..).zip(&signed.chain).map(|(position, der)| Certificate::from_der(der, position).ok()).collect()
 }
 
 /// Reads the manifest from the canonical bytes that were hashed.

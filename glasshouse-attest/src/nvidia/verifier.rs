@@ -11,8 +11,8 @@ use super::device::{Authentic, Device};
 use super::measure;
 use super::opaque::Feature;
 use super::policy::{NvidiaCollateral, NvidiaPolicy, NvidiaRoots};
-use super::rim::verify_rim_with;
-use crate::x509::{Crl, VerifiedLinks};
+use super::rim::verify_rims;
+use crate::x509::{Revocation, VerifiedLinks};
 
 /// Verifies devices by one policy under one set of roots.
 #[derive(Clone, Debug)]
@@ -106,33 +106,32 @@ struct Appraisal<'a> {
     policy: &'a NvidiaPolicy,
     roots: &'a NvidiaRoots,
     rims: &'a [&'a [u8]],
-    crls: Vec<Crl>,
+    revocation: Revocation,
     at: UnixMillis,
     links: VerifiedLinks,
 }
 
 impl<'a> Appraisal<'a> {
     fn new(verifier: &'a NvidiaVerifier, collateral: NvidiaCollateral<'a>, at: UnixMillis) -> Result<Self, Refusal> {
-        let crls = collateral.crls.iter().map(|der| Crl::from_der(der)).collect::<Result<_, _>>();
+        let revocation = Revocation::from_der(collateral.crls, collateral.ocsp);
         Ok(Self {
             policy: &verifier.policy,
             roots: &verifier.roots,
             rims: collateral.rims,
-            crls: crls.map_err(|error| codes::refuse_revoked(codes::REVOKED, error))?,
+            revocation: revocation.map_err(|error| codes::refuse_revoked(codes::REVOKED, error))?,
             at,
             links: VerifiedLinks::default(),
         })
     }
 
     fn authenticate(&mut self, device: Device<'_>, nonce: &Nonce32) -> Result<Authentic, Refusal> {
-        let trusted = (self.policy, self.roots.device.as_slice(), self.crls.as_slice());
+        let trusted = (self.policy, self.roots.device.as_slice(), &self.revocation);
         Authentic::verify(device, nonce, trusted, self.at, &mut self.links)
     }
 
     fn compare(mut self, devices: &[Authentic]) -> Result<Vec<DeviceClaims>, Refusal> {
-        let trusted = (self.roots.rim.as_slice(), self.crls.as_slice());
-        let verify = |document: &&[u8]| verify_rim_with(document, trusted, self.at, &mut self.links);
-        let rims = self.rims.iter().map(verify).collect::<Result<Vec<_>, _>>()?;
+        let trusted = (self.roots.rim.as_slice(), &self.revocation);
+        let rims = verify_rims(self.rims, trusted, self.at, &mut self.links)?;
         measure::refuse_stray(&rims, devices)?;
         let one = |device: &Authentic| {
             let mut claims = device.claims();

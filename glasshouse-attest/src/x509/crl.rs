@@ -10,7 +10,7 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::Extension;
 
-use super::{Certificate, VerifiedLinks, X509Error, is_ecdsa_sha384, millis, significant, split};
+use super::{Certificate, OcspAnswer, VerifiedLinks, X509Error, is_ecdsa_sha384, millis, ocsp, significant, split};
 
 /// Lists of a few thousand entries.
 const MAX_DER: usize = 1024 * 1024;
@@ -27,7 +27,7 @@ pub struct Crl {
     signature: Signature,
     from: UnixMillis,
     to: UnixMillis,
-    serials: BTreeSet<Vec<u8>>,
+    pub(super) serials: BTreeSet<Vec<u8>>,
 }
 
 impl Crl {
@@ -64,29 +64,54 @@ impl Crl {
     }
 }
 
-/// Looks up every certificate of a verified chain in the lists of its issuer. Lists of other issuers are passed over.
-/// Each issuer from `needed` on, counted from the leaf, must have a list.
+/// What is known of revoked certificates, parsed and not yet verified.
+#[derive(Clone, Debug, Default)]
+pub struct Revocation {
+    /// Lists, of any issuers.
+    pub lists: Vec<Crl>,
+    /// Answers of OCSP responders, about any certificates.
+    pub answers: Vec<OcspAnswer>,
+}
+
+impl Revocation {
+    /// Parses lists and answers in DER.
+    ///
+    /// # Errors
+    /// [`X509Error::CrlMalformed`] or [`X509Error::OcspMalformed`].
+    pub fn from_der(lists: &[&[u8]], answers: &[&[u8]]) -> Result<Self, X509Error> {
+        Ok(Self {
+            lists: lists.iter().map(|der| Crl::from_der(der)).collect::<Result<_, _>>()?,
+            answers: answers.iter().map(|der| OcspAnswer::from_der(der)).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// Looks up every certificate of a verified chain in the lists of its issuer and in the OCSP answers about it. What is
+/// about others is passed over. Each issuer from `needed` on, counted from the leaf, must have a list, or an answer about
+/// what it issued.
 ///
 /// # Errors
-/// [`X509Error::CrlSignature`], [`X509Error::CrlValidity`], [`X509Error::CrlMissing`] or [`X509Error::Revoked`].
+/// [`X509Error::CrlSignature`], [`X509Error::CrlValidity`], [`X509Error::CrlMissing`], [`X509Error::OcspSignature`],
+/// [`X509Error::OcspValidity`], [`X509Error::OcspUnknown`] or [`X509Error::Revoked`].
 pub fn check_revocation(
     chain: &[Certificate],
-    crls: &[Crl],
+    known: &Revocation,
     needed: usize,
     at: UnixMillis,
     links: &mut VerifiedLinks,
 ) -> Result<(), X509Error> {
     for (i, (certificate, issuer)) in chain.iter().zip(chain.iter().skip(1)).enumerate() {
         let name = issuer.tbs.subject().to_der().map_err(|_| X509Error::CrlMissing { issuer: issuer.subject() })?;
-        let mut lists = crls.iter().filter(|crl| crl.issuer == name).peekable();
-        if lists.peek().is_none() && i.saturating_add(1) >= needed {
-            return Err(X509Error::CrlMissing { issuer: issuer.subject() });
-        }
-        for crl in lists {
+        let lists: Vec<_> = known.lists.iter().filter(|crl| crl.issuer == name).collect();
+        for crl in &lists {
             check_list(crl, issuer, at, links)?;
             if crl.serials.contains(certificate.serial()) {
                 return Err(X509Error::Revoked { subject: certificate.subject() });
             }
+        }
+        let answered = ocsp::check((certificate, issuer), &known.answers, &lists, at, links)?;
+        if lists.is_empty() && !answered && i.saturating_add(1) >= needed {
+            return Err(X509Error::CrlMissing { issuer: issuer.subject() });
         }
     }
     Ok(())

@@ -109,6 +109,36 @@ pub enum X509Error {
         /// Common name of the issuer.
         issuer: String,
     },
+    /// An OCSP answer is not the DER of RFC 6960, or not one that can be kept.
+    #[error("an OCSP answer is not one as in RFC 6960 that can be kept: {part}")]
+    OcspMalformed {
+        /// The part that does not decode or is not understood.
+        part: &'static str,
+    },
+    /// An OCSP answer is not signed by the issuer of the certificate that it is about, nor by whom it named for that.
+    #[error("the OCSP answer about a certificate of \"{issuer}\" is signed by nobody whom that named for it")]
+    OcspSignature {
+        /// Common name of the issuer.
+        issuer: String,
+    },
+    /// An OCSP answer, or its responder's certificate, is too old or from the future.
+    #[error("the OCSP answer about \"{subject}\", or of it, is for {from} to {to}, not for {at}")]
+    OcspValidity {
+        /// Common name of the certificate that it is about, or of the responder.
+        subject: String,
+        /// `thisUpdate` or `notBefore`.
+        from: UnixMillis,
+        /// `nextUpdate` or `notAfter`.
+        to: UnixMillis,
+        /// The time asked for.
+        at: UnixMillis,
+    },
+    /// The responder does not know a certificate.
+    #[error("the issuer's OCSP responder does not know \"{subject}\"")]
+    OcspUnknown {
+        /// Common name of the subject.
+        subject: String,
+    },
     /// A certificate is revoked.
     #[error("\"{subject}\" is revoked by its issuer")]
     Revoked {

@@ -1,5 +1,5 @@
 //! X.509 certificates (RFC 5280) as far as vendors' attestation chains use them: ECDSA P-384 with SHA-384, basic
-//! constraints, key usage, validity, revocation lists, and a root pinned by its SHA-256. No names beyond equality.
+//! constraints, key usage, validity, revocation lists, OCSP answers, and a root pinned by its SHA-256. No names beyond equality.
 
 #![deny(
     clippy::indexing_slicing,
@@ -22,11 +22,16 @@
 mod chain;
 mod crl;
 mod error;
+mod ocsp;
+mod ocsp_der;
 mod pem;
 
 pub use chain::{VerifiedLinks, check_validity, verify_chain};
-pub use crl::{Crl, check_revocation};
+pub use crl::{Crl, Revocation, check_revocation};
 pub use error::X509Error;
+pub use ocsp::OcspAnswer;
+#[cfg(feature = "fetch")]
+pub(crate) use ocsp::{names_responder, request as ocsp_request};
 pub use pem::certificates_from_pem;
 pub(crate) use pem::der_from_pem;
 
@@ -51,6 +56,7 @@ const ID_EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+const EXTENDED_KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37");
 
 /// One certificate: parsed, its own signature not yet looked at.
 #[derive(Clone, Debug)]
@@ -70,6 +76,15 @@ impl Certificate {
     /// # Errors
     /// [`X509Error::Malformed`], [`X509Error::Algorithm`] or [`X509Error::Extension`].
     pub fn from_der(der: &[u8], position: usize) -> Result<Self, X509Error> {
+        Self::parse(der, position, &[BASIC_CONSTRAINTS, KEY_USAGE])
+    }
+
+    /// The same of an OCSP responder, whose purpose is looked at too.
+    fn responder(der: &[u8]) -> Result<Self, X509Error> {
+        Self::parse(der, 0, &[BASIC_CONSTRAINTS, KEY_USAGE, EXTENDED_KEY_USAGE])
+    }
+
+    fn parse(der: &[u8], position: usize, understood: &[ObjectIdentifier]) -> Result<Self, X509Error> {
         let bad = |part| X509Error::Malformed { position, part };
         if der.len() > MAX_DER {
             return Err(bad("longer than 16 KiB"));
@@ -90,7 +105,7 @@ impl Certificate {
         let basic = tbs.get_extension().map_err(|_| bad("basicConstraints"))?.map(|(_, basic)| basic);
         let usage = tbs.get_extension().map_err(|_| bad("keyUsage"))?.map(|(_, usage)| usage);
         let parsed = Self { sha256: sha256(der), tbs_der: tbs_der.to_vec(), tbs, signature, key, basic, usage };
-        parsed.check_extensions()?;
+        parsed.check_extensions(understood)?;
         Ok(parsed)
     }
 
@@ -138,10 +153,10 @@ impl Certificate {
         matches!((self.tbs.issuer().to_der(), issuer.tbs.subject().to_der()), (Ok(a), Ok(b)) if a == b)
     }
 
-    fn check_extensions(&self) -> Result<(), X509Error> {
+    fn check_extensions(&self, understood: &[ObjectIdentifier]) -> Result<(), X509Error> {
         let extensions = self.tbs.extensions().map(Vec::as_slice).unwrap_or_default();
         for (i, extension) in extensions.iter().enumerate() {
-            let unknown = extension.critical && ![BASIC_CONSTRAINTS, KEY_USAGE].contains(&extension.extn_id);
+            let unknown = extension.critical && !understood.contains(&extension.extn_id);
             let twice = extensions.iter().take(i).any(|earlier| earlier.extn_id == extension.extn_id);
             if unknown || twice {
                 let oid = extension.extn_id.to_string();

@@ -138,8 +138,85 @@ fn lists_of_several_devices() {
     };
     let refused = |code: &str| json!({"expect": "reject", "fails_at": code});
     run_list(json!([entry]), json!({"expect": "accept"}));
+    run_list(json!({"evidences": [entry], "result_code": 0}), json!({"expect": "accept"}));
     run_list(json!([entry, entry]), refused("duplicate-device"));
     let mut other = refused("nonce");
     other["nonce"] = json!("00".repeat(32));
-    run_list(json!([entry]), other);
+    run_list(json!([entry]), other.clone());
+    // What an entry says of its nonce must be true as well, but what is checked before comes first.
+    let with = |member: &str, value: Value| {
+        let mut entry = entry.clone();
+        entry[member] = value;
+        entry
+    };
+    let liar = with("nonce", other["nonce"].clone());
+    for list in [json!([liar]), json!([entry, liar]), json!([liar, entry])] {
+        run_list(list.clone(), refused("nonce"));
+    }
+    run_list(
+        json!([with("certificate", json!(base64(&read("nvidia/h100_550/chain.pem")))), liar]),
+        refused("signature"),
+    );
+    run_list(json!([with("arch", json!("LS10"))]), json!({"expect": "accept"}));
+    run_list(json!([entry, with("arch", json!("LS10"))]), refused("device-kind"));
+    // Evidence that cannot be understood is refused; it does not break the case.
+    for broken in
+        [json!([]), json!({"evidences": []}), json!([with("evidence", json!("!"))]), json!([{"arch": "HOPPER"}])]
+    {
+        run_list(broken, refused("report-malformed"));
+    }
+}
+
+/// What a form is called, and how bytes are written in it.
+type Form = (&'static str, fn(&[u8]) -> Vec<u8>);
+
+/// Every file of every case in other forms: the decision, and the check that decides, stay the same.
+#[test]
+fn every_case_in_every_form() {
+    let Some(folder) = corpus() else { return };
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+    let all: Value = serde_json::from_slice(&read("cases.json")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let mut written = 0;
+    let mut write = |bytes: &[u8]| {
+        written += 1;
+        let path = scratch.path().join(written.to_string());
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let forms: [Form; 3] = [
+        ("hex", |bytes| format!("0x{}\n", hex::encode_upper(bytes)).into_bytes()),
+        ("base64", |bytes| base64::engine::general_purpose::STANDARD.encode(bytes).into_bytes()),
+        ("base64url", |bytes| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes).into_bytes()),
+    ];
+    let mut cases = Vec::new();
+    for case in all["cases"].as_array().unwrap() {
+        for (form, encode) in forms {
+            let mut case = case.clone();
+            case["id"] = json!(format!("{} in {form}", case["id"].as_str().unwrap()));
+            for member in ["report", "quote", "vek", "rim", "token", "jwks", "collateral"] {
+                let Some(name) = case[member].as_str() else { continue };
+                let file = read(name);
+                let bytes = glasshouse_attest::corpus::binary(&file);
+                let bytes = if ["report", "quote", "vek"].contains(&member) { bytes } else { file };
+                case[member] = json!(write(&encode(&bytes)));
+            }
+            if let Some(rims) = case["rims"].as_array().cloned() {
+                let written = rims.iter().map(|name| write(&encode(&read(name.as_str().unwrap()))));
+                case["rims"] = written.collect::<Vec<_>>().into();
+            }
+            if let Some(name) = case["chain"].as_str() {
+                let certificates = glasshouse_attest::corpus::certificates(&read(name));
+                case["chain"] = match form {
+                    "hex" => json!(write(&certificates.concat())),
+                    "base64" => json!(write(base64(&read(name)).as_bytes())),
+                    _ => certificates.iter().map(|der| write(der)).collect::<Vec<_>>().into(),
+                };
+            }
+            cases.push(case);
+        }
+    }
+    assert!(folder.is_dir() && cases.len() >= 3 * 32);
+    let report = run(&Value::Array(cases)).unwrap();
+    assert!(report.all_as_expected(), "{report}");
 }

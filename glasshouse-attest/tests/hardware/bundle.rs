@@ -71,6 +71,24 @@ fn older_versions_are_refused_for_good() {
     refused(store.cached(AUDIT_TIME), "collateral-rollback");
 }
 
+/// The envelope is nobody's word: whoever has the file can write the same bundle in another spelling, and that is neither
+/// another bundle nor a way to call the store's word into doubt.
+#[test]
+fn the_same_bundle_in_another_envelope() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let file = signed(5);
+    store.accept(&file, AUDIT_TIME).unwrap();
+    let envelope: serde_json::Value = serde_json::from_slice(&file).unwrap();
+    let spaced = serde_json::to_vec_pretty(&envelope).unwrap();
+    let turned = format!("{{\"signature\":{},\"payload\":{}}}", envelope["signature"], envelope["payload"]);
+    for other in [spaced.as_slice(), turned.as_bytes()] {
+        assert_ne!(other, file);
+        store.accept(other, AUDIT_TIME).unwrap();
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("seen.jsonl")).unwrap().lines().count(), 1);
+}
+
 #[test]
 fn another_key_has_versions_of_its_own() {
     let folder = tempfile::tempdir().unwrap();

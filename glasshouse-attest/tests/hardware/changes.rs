@@ -7,7 +7,7 @@
 use glasshouse_attest::snp::Product;
 use glasshouse_attest::tdx::Collateral;
 use glasshouse_attest::tokens::{Jwks, NrasPolicy};
-use glasshouse_attest_gen::nvidia::CrlDraft;
+use glasshouse_attest_gen::nvidia::{CrlDraft, OcspDraft};
 use glasshouse_attest_gen::tdx::CollateralDraft;
 use glasshouse_attest_gen::token::{NRAS, TokenDraft, jwks_json};
 use glasshouse_attest_gen::{Platform, snp};
@@ -164,6 +164,21 @@ fn a_device_its_manifests_and_lists() {
     // As above: the issuer's name.
     let name = list.windows(11).position(|window| window == b"device root").unwrap();
     hold((&session, &made), &list, |at| (name - 18..name + 11).contains(&at), put_list, 100);
+}
+
+#[test]
+fn an_ocsp_answer() {
+    let mut session = Session::new(Platform::tdx(1));
+    session.policy.gpu.devices.require_crls = true;
+    let [family, provisioner] = [OcspDraft::good("device root", 2), OcspDraft::good("family", 3)].map(|one| one.der());
+    session.collateral.nvidia.ocsp = vec![provisioner.clone(), family.clone()];
+    let made = session.make();
+    let put = |bytes: &[u8], session: &mut Session, _: &mut Made| {
+        session.collateral.nvidia.ocsp = vec![bytes.to_vec(), family.clone()];
+        Some(())
+    };
+    // It is needed, so that one which is about another certificate does not help either.
+    hold((&session, &made), &provisioner, NOWHERE, put, 200);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use glasshouse_attest::collateral::{Bundle, FetchError, Fetcher, Services};
 use glasshouse_attest::snp::Product;
-use glasshouse_attest_gen::nvidia::CrlDraft;
+use glasshouse_attest_gen::nvidia::{CrlDraft, OcspDraft, names_responder};
 use glasshouse_attest_gen::tdx::CollateralDraft;
 use glasshouse_attest_gen::{AUDIT_TIME, Platform, snp, token};
 use glasshouse_core::evidence::CpuEvidence;
@@ -98,6 +98,38 @@ fn what_is_fetched_is_accepted() {
         assert_eq!(manifests, 2, "each manifest once, however many GPUs: {asked:?}");
         assert_eq!(bundle.jwks.len(), 1);
     }
+}
+
+#[test]
+fn ocsp_answers_are_fetched_where_they_are_wanted() {
+    let mut platform = Platform::tdx(2);
+    for device in &mut platform.devices {
+        device.chain[2].extensions.push(names_responder("http://elsewhere.example"));
+        device.chain[3].extensions.push(names_responder("http://elsewhere.example"));
+    }
+    let mut session = Session::new(platform);
+    session.policy.gpu.devices.require_crls = true;
+    let made = session.make();
+    let answers = [("/ocsp#03", OcspDraft::good("family", 3)), ("/ocsp#02", OcspDraft::good("device root", 2))];
+    let with = |answers: &[(&str, Vec<u8>)]| {
+        let mut pages = pages();
+        pages.extend(answers.iter().map(|(path, body)| ((*path).to_owned(), page(body.clone()))));
+        let fake = FakeServices::start(pages);
+        let ocsp = Some(format!("http://{}/ocsp", fake.address));
+        fetch(Services { nvidia_ocsp: ocsp, ..fake.services() }, &made)
+    };
+    let answers = answers.map(|(path, draft)| (path, draft.der()));
+    let bundle = with(&answers).unwrap();
+    assert_eq!(bundle.nvidia.ocsp.len(), 2, "one for each certificate, however many GPUs");
+    session.collateral = bundle.collateral().unwrap();
+    assert!(session.collateral.nvidia.crls.is_empty());
+    session.appraise(&made).unwrap();
+    let [first, (path, _)] = answers;
+    let revoked = with(&[first.clone(), (path, OcspDraft::revoked("device root", 2).der())]).unwrap();
+    session.collateral = revoked.collateral().unwrap();
+    assert_eq!(session.appraise(&made).unwrap_err().code.as_str(), "revoked");
+    let later = with(&[first, (path, vec![0x30, 3, 10, 1, 3])]).unwrap_err();
+    assert!(matches!(later, FetchError::Unexpected { what: "an OCSP answer that can be kept", .. }), "{later}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A fake of the vendors' services: one HTTP/1.1 server on the loopback, a thread of this process.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -37,20 +37,32 @@ impl FakeServices {
             amd: at("/amd"),
             nvidia_rims: at("/nvidia"),
             nvidia_crls: at("/crl"),
+            nvidia_ocsp: None,
             jwks: BTreeMap::from([(glasshouse_attest_gen::token::NRAS.to_owned(), at("/jwks.json"))]),
         }
     }
 }
 
 fn answer(mut stream: TcpStream, pages: &BTreeMap<String, Page>, log: &Mutex<Vec<String>>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream.try_clone()?).lines();
-    let request = lines.next().transpose()?.unwrap_or_default();
-    for line in lines {
-        if line?.is_empty() {
-            break;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let (mut request, mut length) = (String::new(), 0);
+    reader.read_line(&mut request)?;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        match line.trim().to_ascii_lowercase().split_once(": ") {
+            Some(("content-length", value)) => length = value.parse().unwrap(),
+            Some(_) => {}
+            None => break,
         }
     }
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent)?;
+    if let Some(last) = sent.last() {
+        // An OCSP request ends with the serial number that it is about.
+        path += &format!("#{last:02x}");
+    }
     let missing = (404, Vec::new(), b"nothing here".to_vec());
     let (status, headers, body) = pages.get(&path).unwrap_or(&missing);
     log.lock().unwrap().push(path);

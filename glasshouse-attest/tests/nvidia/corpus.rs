@@ -50,7 +50,7 @@ impl Case {
     pub(crate) fn verify_parts(&self, report: &[u8], chain: &[u8]) -> Result<DeviceClaims, Refusal> {
         let rims: Vec<_> = self.rims.iter().map(Vec::as_slice).collect();
         let verifier = NvidiaVerifier::new(self.policy.clone(), NvidiaRoots::nvidia());
-        let collateral = NvidiaCollateral { rims: &rims, crls: &[] };
+        let collateral = NvidiaCollateral { rims: &rims, crls: &[], ocsp: &[] };
         verifier.verify_device(Device { kind: self.kind, report, chain }, collateral, &self.nonce, self.at)
     }
 }

@@ -18,7 +18,7 @@ use glasshouse_attest_gen::nvidia::{
 
 const NONCE: Nonce32 = Fixed([5; 32]);
 
-const NONE: NvidiaCollateral<'_> = NvidiaCollateral { rims: &[], crls: &[] };
+const NONE: NvidiaCollateral<'_> = NvidiaCollateral { rims: &[], crls: &[], ocsp: &[] };
 
 fn now() -> UnixMillis {
     time("2026-11-23T00:00:00Z")
@@ -34,7 +34,7 @@ fn verify_with(machines: &[Machine], rims: &[String], policy: serde_json::Value)
     let policy: NvidiaPolicy = serde_json::from_value(policy).unwrap();
     NvidiaVerifier::new(policy, roots()).verify_all(
         &evidence,
-        NvidiaCollateral { rims: &rims, crls: &[] },
+        NvidiaCollateral { rims: &rims, crls: &[], ocsp: &[] },
         &NONCE,
         now(),
     )
@@ -167,7 +167,7 @@ fn revocation() {
         let crls: Vec<_> = crls.iter().map(CrlDraft::der).collect();
         let crls: Vec<_> = crls.iter().map(Vec::as_slice).collect();
         let verifier = NvidiaVerifier::new(serde_json::from_value(policy).unwrap(), roots());
-        verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &crls }, &NONCE, now())
+        verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &crls, ocsp: &[] }, &NONCE, now())
     };
     let (root, family) = (CrlDraft::new("device root"), CrlDraft::new("family"));
     let strict = || json!({"require_crls": true});
@@ -191,11 +191,14 @@ fn revocation() {
     no_lists.chain[3].usage = 0x04;
     let other = GpuEvidence(vec![no_lists.evidence(&NONCE)]);
     let (verifier, list) = (NvidiaVerifier::new(NvidiaPolicy::default(), roots()), CrlDraft::new("family").der());
-    let collateral = NvidiaCollateral { rims: &rims, crls: &[&list] };
+    let collateral = NvidiaCollateral { rims: &rims, crls: &[&list], ocsp: &[] };
     assert!(verifier.verify_all(&evidence, collateral, &NONCE, now()).is_ok());
     refused(verifier.verify_all(&other, collateral, &NONCE, now()), codes::CRL);
     let cut = &root.der()[..50];
-    refused(verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &[cut] }, &NONCE, now()), codes::CRL);
+    refused(
+        verifier.verify_all(&evidence, NvidiaCollateral { rims: &rims, crls: &[cut], ocsp: &[] }, &NONCE, now()),
+        codes::CRL,
+    );
 }
 
 #[test]

@@ -15,3 +15,4 @@ mod cases;
 mod changes;
 mod corpus;
 mod generated;
+mod ocsp;

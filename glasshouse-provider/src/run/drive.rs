@@ -21,7 +21,7 @@ use glasshouse_core::transcript::sha256;
 use super::artifacts::ArtifactFolder;
 use super::execute::Teller;
 use super::limits::{Limits, weight};
-use super::result::{Protocol, SegmentResult, TrainedArtifact};
+use super::result::{Protocol, SegmentResult};
 use super::{RunError, RunEvent};
 use crate::client::ClientError;
 use crate::clock;
@@ -32,6 +32,9 @@ use crate::wire::{ArtifactEntry, SegmentExit, SegmentStep, StartSegment};
 const POLL: Duration = Duration::from_secs(2);
 /// After its acknowledgement a segment ends within this.
 const EXIT: Duration = Duration::from_secs(15);
+
+/// Between two attempts to reach an agent that is away.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// The owner's end of the channel.
 pub(super) enum Link {
@@ -102,7 +105,9 @@ impl Leg<'_> {
         self.records(link, home, tell).await?;
         tell.moment("ended", session);
         let last = home.events.len().saturating_sub(1);
-        client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
+        let last = u64::try_from(last).unwrap_or(u64::MAX);
+        // Everything is home: a short break must not make a failure of it.
+        patiently(self.outage, || client.acknowledge(id, last)).await?;
         tell.moment("acknowledged", session);
         let exit = self.exit(home).await?;
         self.judge(home)?;
@@ -208,18 +213,15 @@ impl Leg<'_> {
             }
             let sealed: SealedArtifact = decode("sealed artifact", &raw, raw.len())?;
             drop(raw);
-            let mut opened = match link {
+            let opened = match link {
                 Link::Gate(gate, _) => gate.open_artifact(name, &sealed)?,
                 Link::Raw(_, key) => open_artifact(key, &self.start.session, name, &sealed)?,
             };
-            let bytes = std::mem::take(&mut *opened);
-            if sha256(&bytes) != digest {
+            if sha256(&*opened) != digest {
                 return Err(wrong("its SHA-256 is not the one that the runtime signed"));
             }
-            let artifact = TrainedArtifact { name: name.clone(), sha256: digest, bytes };
             // Before the acknowledgement, upon which the allocation forgets it.
-            folder.keep(&artifact)?;
-            artifacts.push(artifact);
+            artifacts.push(folder.keep(name, digest, &opened)?);
         }
         Ok(())
     }
@@ -229,7 +231,7 @@ impl Leg<'_> {
         let began = Instant::now();
         let last = u64::try_from(home.events.len()).unwrap_or(u64::MAX);
         loop {
-            let page = self.rented.client.records(&self.start.id, Some(last), POLL).await?;
+            let page = patiently(self.outage, || self.rented.client.records(&self.start.id, Some(last), POLL)).await?;
             home.steps = page.status.steps;
             if let Some(exit) = page.status.exit {
                 return Ok(exit);
@@ -251,6 +253,22 @@ impl Leg<'_> {
                 Err(RunError::SegmentFailed { segment, reason: reason.unwrap_or_default() })
             }
             None => Err(RunError::Overdue { segment, seconds: 0 }),
+        }
+    }
+}
+
+/// Asks again while the agent is away, for as long as a break may last.
+async fn patiently<T, F>(outage: Duration, mut ask: impl FnMut() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let mut down = None::<Instant>;
+    loop {
+        match ask().await {
+            Err(ClientError::Unreachable { .. }) if down.get_or_insert_with(Instant::now).elapsed() < outage => {
+                tokio::time::sleep(BETWEEN).await;
+            }
+            answered => return answered,
         }
     }
 }

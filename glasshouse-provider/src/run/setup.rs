@@ -84,14 +84,12 @@ impl Setup {
     }
 
     pub(super) fn rent_request(&self) -> RentRequest {
-        let mut env = self.env.clone();
-        env.insert(crate::roles::ANTI_DEBUG_VARIABLE.to_owned(), self.anti_debug.as_str().to_owned());
         RentRequest {
             filter: self.filter.clone(),
             image: self.image.clone(),
             gate_key: self.gate.public(),
             linger: self.linger,
-            env,
+            env: agent_env(&self.env, self.anti_debug),
             disk_gib: self.disk_gib,
             time_limit: self.time_limit,
         }
@@ -199,6 +197,12 @@ impl Setup {
             }
         }
     }
+}
+
+/// The environment that the tool asked for, with what the run itself tells its agent.
+pub(super) fn agent_env(env: &BTreeMap<String, String>, anti_debug: AntiDebugLevel) -> BTreeMap<String, String> {
+    let level = (crate::roles::ANTI_DEBUG_VARIABLE.to_owned(), anti_debug.as_str().to_owned());
+    env.iter().map(|(name, value)| (name.clone(), value.clone())).chain([level]).collect()
 }
 
 /// Each session of the gate takes its own copy of the data key over, in memory that is wiped.

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::machines::Machines;
 use super::server::{Asked, Fake, json as answer, lock};
 
 /// How pods behave.
@@ -76,6 +77,8 @@ pub(crate) struct RunPod {
     behaviour: Mutex<Behaviour>,
     logs: Mutex<Vec<(u64, String)>>,
     capacity: Mutex<bool>,
+    /// What pods really are, where they are anything.
+    pub(crate) machines: Option<Machines>,
 }
 
 const FIRST_ID: &str = "pod2x";
@@ -89,7 +92,13 @@ impl RunPod {
             behaviour: Mutex::new(behaviour),
             logs: Mutex::new(logs),
             capacity: Mutex::new(true),
+            machines: None,
         }
+    }
+
+    /// With processes of this machine for pods; their ports are this machine's.
+    pub(crate) fn with_machines(behaviour: Behaviour) -> Self {
+        Self { machines: Some(Machines::default()), ..Self::new(behaviour) }
     }
 
     /// Ids of everything that bills, whatever the answers say.
@@ -148,7 +157,8 @@ impl RunPod {
                 let public = behaviour.public_address && age >= runs + behaviour.ports;
                 ports.push(match (kind, public) {
                     ("tcp", true) => {
-                        let agent = behaviour.agent.unwrap_or(([127, 0, 0, 1], 10_000 + (inside % 1000)).into());
+                        let outside = if self.machines.is_some() { inside } else { 10_000 + (inside % 1000) };
+                        let agent = behaviour.agent.unwrap_or(([127, 0, 0, 1], outside).into());
                         json!({ "private": inside, "public": agent.port(), "type": "tcp", "ip": agent.ip().to_string() })
                     }
                     ("tcp", false) => json!({ "private": inside, "public": null, "type": "tcp", "ip": null }),
@@ -203,6 +213,12 @@ impl RunPod {
         let pod = Pod { request: body.clone(), born: Instant::now(), ended: None, stopped: false };
         let shown = self.show(&id, &pod, &behaviour);
         lock(&self.pods).insert(id.clone(), pod);
+        if let Some(machines) = &self.machines {
+            let env = body["env"].as_object().unwrap().iter();
+            let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
+            // As RunPod does of its own.
+            machines.boot(&id, env.chain([("RUNPOD_POD_ID".to_owned(), id.clone())]));
+        }
         (answer(201, &shown), Some(id))
     }
 
@@ -220,6 +236,7 @@ impl RunPod {
             match action {
                 "terminate" => {
                     pod.ended.get_or_insert_with(Instant::now);
+                    self.machines.iter().for_each(|machines| machines.end(id));
                     return StatusCode::NO_CONTENT.into_response();
                 }
                 "stop" if status != "EXITED" => pod.stopped = true,

@@ -221,8 +221,9 @@ fn what_would_be_submitted_can_be_seen() {
     block_on(async {
         let offer = provider.offers(&OfferFilter::default()).await.unwrap().remove(0);
         let plan = provider.plan(&offer, &spec("gh-limit")).unwrap();
-        assert!(plan.request.contains(" --time=10") && plan.request.contains(" --gres=gpu:1"), "{}", plan.request);
-        assert!(plan.request.contains(" --no-requeue") && !plan.request.contains("abab"), "{}", plan.request);
+        let request = &plan.create().unwrap().request;
+        assert!(request.contains(" --time=10") && request.contains(" --gres=gpu:1"), "{request}");
+        assert!(request.contains(" --no-requeue") && !format!("{plan:?}").contains("abab"), "{plan:?}");
         assert_eq!(plan.worst_case_dollars, Some(0.0));
     });
 }

@@ -239,7 +239,8 @@ impl<K> RunBuilder<K> {
         self
     }
 
-    /// After this the provider may end the allocation by itself.
+    /// After this the run ends its allocation, from before it is asked for; the provider may end it by itself then. The
+    /// most that an allocation can cost is its price times this.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);

@@ -1,5 +1,5 @@
 //! What must hold for a provider under the [`Supervisor`], for whoever writes one: each [`Trouble`] is arranged in turn,
-//! and whatever happens, nothing goes on billing. [`glasshouse_core::contract::provider`] checks the provider by itself.
+//! and whatever happens, nothing goes on billing. `glasshouse_core::contract::provider` checks the provider by itself.
 
 #![allow(clippy::panic)] // what a contract test does when a clause is broken
 
@@ -59,6 +59,7 @@ pub async fn supervised<B: Bench>(bench: impl AsyncFn() -> B) -> Vec<Trouble> {
 
 async fn check(bench: &impl Bench, trouble: Trouble) -> Result<(), String> {
     let (journal, patience) = (Arc::new(Journal::memory()), bench.patience());
+    let patience = Patience { boot: trouble.shorten(patience.boot), ..patience };
     let supervisor = Supervisor::new(bench.provider(), journal.clone())
         .patience(patience)
         .attempts(trouble.attempts())

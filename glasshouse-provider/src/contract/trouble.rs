@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::supervisor::BootBudgets;
+
 /// Something that providers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -72,6 +74,19 @@ impl Trouble {
         match self {
             Self::CreateErrorNamesIt | Self::FirstOfferRefused | Self::EveryOfferTaken | Self::TooManyCreates(_) => 2,
             _ => 1,
+        }
+    }
+
+    /// Less of the one phase that never ends, so that nobody waits for nothing; the others keep what slow machines need.
+    pub(super) fn shorten(self, boot: BootBudgets) -> BootBudgets {
+        let short = |budget: Duration| budget / 8;
+        match self {
+            Self::StuckInSchedule | Self::UnknownState => BootBudgets { schedule: short(boot.schedule), ..boot },
+            Self::StuckInPull => BootBudgets { pull: short(boot.pull), ..boot },
+            Self::StuckInStart => BootBudgets { start: short(boot.start), ..boot },
+            Self::WithoutPorts => BootBudgets { reachable: short(boot.reachable), ..boot },
+            Self::WithoutGpus => BootBudgets { gpu_ready: short(boot.gpu_ready), ..boot },
+            _ => boot,
         }
     }
 

@@ -16,7 +16,7 @@ use crate::fakes::server::{Fake, Fault, Served, lock};
 use crate::fakes::vast::Vast;
 
 pub(crate) const QUICK: Patience = Patience {
-    boot: BootBudgets::each(Duration::from_millis(1200)),
+    boot: BootBudgets::each(Duration::from_secs(5)),
     settle: Duration::from_millis(400),
     poll: Duration::from_millis(20),
     watch: Duration::from_millis(50),

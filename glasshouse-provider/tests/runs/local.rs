@@ -84,7 +84,7 @@ fn local_keeps_the_supervisors_contract() {
 
 /// For troubles that last for ever.
 const BRIEF: Patience = Patience {
-    boot: BootBudgets::each(Duration::from_millis(1300)),
+    boot: BootBudgets::each(Duration::from_secs(5)),
     settle: Duration::from_millis(300),
     absence_spacing: Duration::from_millis(50),
     ..Patience::LOCAL

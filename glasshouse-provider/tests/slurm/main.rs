@@ -160,7 +160,7 @@ fn the_supervisors_contract_holds() {
         disk_gib: None,
         time_limit: Some(Duration::from_secs(600)),
     };
-    let brief = Patience { boot: BootBudgets::each(Duration::from_secs(4)), ..PATIENCE };
+    let brief = Patience { boot: BootBudgets::each(Duration::from_secs(24)), ..PATIENCE };
     let bench = async || contract::Faulty::new(Arc::new(provider()), request, brief);
     assert_eq!(block_on(contract::supervised(bench)), Trouble::ALL);
 }

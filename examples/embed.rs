@@ -90,7 +90,7 @@ async fn train() -> Result<(), Box<dyn std::error::Error>> {
         .run()
         .await?;
     for artifact in &report.artifacts {
-        say(format_args!("{}: {}", artifact.name, String::from_utf8_lossy(&artifact.bytes).trim()));
+        say(format_args!("{}: {}", artifact.name, String::from_utf8_lossy(&artifact.read()?).trim()));
     }
     say(format_args!("record: {}, verified by {}", report.record.display(), report.gate_key));
     Ok(())

@@ -5,6 +5,8 @@
 //! cargo run --release --example qwen_lora
 //! cargo run --release --example qwen_lora -- --model DIR --data FILE.jsonl --steps 200 --seq 1024 --out DIR
 //! cargo run --release --example qwen_lora -- --mode compare --order raw-first --duration 30s
+//! cargo run --release -p examples --features hub --example qwen_lora -- --provider runpod --gpu a4000 --measurement measurement.json \
+//!     --model Qwen/Qwen2.5-0.5B --data FILE.jsonl --dry-run
 //! ```
 //!
 //! Exit status 0 when the run completed (and, in `compare`, its row counts), 1 otherwise, 2 for a bad command line.
@@ -16,41 +18,64 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use examples::{
-    Curves, DeviceName, FinetuneArguments, ModeName, Model, Show, adapter_in, compared, default_out, demo_data, fail,
-    latest_checkpoint, merge, registry, say, trained,
+    Curves, FinetuneArguments, ModeName, Model, Rental, Show, adapter_in, compared, default_out, demo_data, fail,
+    latest_checkpoint, mention_unconfirmed, merge, misused, registry, say, trained,
 };
-use glasshouse_attest::software::{ContainerSource, SoftwarePolicy, SoftwareVerifier, container_id};
+use glasshouse_attest::software::{SoftwarePolicy, SoftwareVerifier};
 use glasshouse_core::claims::Assurance;
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::Budget;
 use glasshouse_core::package::{PackageBuilder, SealedPackage, Source};
-use glasshouse_core::traits::{Device, Unit};
+use glasshouse_core::traits::Unit;
 use glasshouse_provider::run::{RunBuilder, RunEvent};
-use glasshouse_provider::{
-    LocalProvider, OverheadRun, PUBLIC_INPUTS_VARIABLE, ProtectedRun, RawRun, serve_if_launched,
-};
+use glasshouse_provider::{OverheadRun, PUBLIC_INPUTS_VARIABLE, ProtectedRun, RawRun, serve_if_launched};
 use glasshouse_train::finetune::{Settings, Start, check, package_entries};
 
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
+/// Where a rented machine keeps the base model that it fetches: any user may write there.
+const FOLDER_ON_PODS: &str = "/tmp/glasshouse-models";
+
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> ExitCode {
+// Tests run it as it is.
+pub(crate) fn main() -> ExitCode {
     serve_if_launched(registry());
-    match run(&FinetuneArguments::parse()) {
+    let arguments = FinetuneArguments::parse();
+    let rental = match arguments.rental() {
+        Ok(rental) => rental,
+        Err(why) => return misused("qwen_lora", why),
+    };
+    match run(&arguments, &rental) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail("qwen_lora", error),
     }
 }
 
-fn run(arguments: &FinetuneArguments) -> Result<bool, Failure> {
+fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> {
+    if arguments.mode == ModeName::Compare && (arguments.resume.is_some() || arguments.merge_into.is_some()) {
+        return Err("compare measures the same steps raw and protected and keeps no adapter; leave out --resume and --merge-into".into());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if arguments.rental.dry_run {
+        // The same for each mode, and nothing of the model is fetched for it.
+        let run = composed(ProtectedRun::builder(), arguments, rental, None);
+        runtime.block_on(rental.dry_run(&run))?;
+        return Ok(true);
+    }
     let out = arguments.out.clone().unwrap_or_else(default_out);
+    mention_unconfirmed(&out);
+    let machine = rental.machine(&runtime.block_on(rental.fitting())?);
+    let machine = rental.is_remote().then_some(machine);
     std::fs::create_dir_all(&out)
         .map_err(|e| format!("{} cannot be made: {e}; give another folder with --out", out.display()))?;
     let model = Model::named(&arguments.model, arguments.seed)?;
+    if let Some(folder) = &arguments.merge_into {
+        mergeable(&model, folder)?;
+    }
     let jsonl = match &arguments.data {
         Some(path) => std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?,
         None => demo_data(),
@@ -65,16 +90,17 @@ fn run(arguments: &FinetuneArguments) -> Result<bool, Failure> {
         (None, Some(folder)) => (adapter_in(folder)?, 0),
         (None, None) => (Start::Fresh, 0),
     };
-    if first >= settings.steps {
-        return Err(format!("the checkpoint is of step {first}; give more than {first} --steps").into());
-    }
-    let data = check(&settings, &jsonl, model.folder.as_deref())?;
+    let data = check(&settings, &jsonl, (model.folder.as_deref(), &model.public), &start)?;
     say(format_args!(
         "{}: {} documents with {} tokens to train on, {} documents held out",
         model.label, data.train_documents, data.train_tokens, data.held_out_documents
     ));
     let package = out.join("qwen-lora.package");
     let mut builder = PackageBuilder::new("qwen-lora").minimum_assurance(Assurance::SelfReported);
+    if arguments.data.is_none() {
+        // Made up, and the same for everyone.
+        builder = builder.data_is_public();
+    }
     for (name, bytes) in package_entries(&settings, jsonl, start)? {
         builder = builder.entry(name, Source::Memory(bytes));
     }
@@ -82,28 +108,45 @@ fn run(arguments: &FinetuneArguments) -> Result<bool, Failure> {
         builder = builder.public_input(input);
     }
     let sealed = builder.seal_to_file(&package)?;
-    let ended = train(arguments, &model, &settings, first, (&package, sealed), &out);
+    let ended = train(&runtime, (arguments, rental, machine), &model, &settings, first, (&package, sealed), &out);
     // Its key was this process's alone: nobody can open it any more.
     let _ = std::fs::remove_file(&package);
     ended
 }
 
+/// Found out before anything is trained.
+fn mergeable(model: &Model, into: &Path) -> Result<(), Failure> {
+    if model.folder.is_none() {
+        return Err("--merge-into needs a model of a folder: random weights have no files to merge into".into());
+    }
+    match std::fs::read_dir(into).is_ok_and(|mut files| files.next().is_some()) {
+        true => Err(format!("{}: there are files in it already; give --merge-into a new folder", into.display()).into()),
+        false => Ok(()),
+    }
+}
+
 /// Whether the run did what it should.
 fn train(
-    arguments: &FinetuneArguments,
+    runtime: &tokio::runtime::Runtime,
+    (arguments, rental, machine): (&FinetuneArguments, &Rental, Option<String>),
     model: &Model,
     settings: &Settings,
     first: u64,
     (package, sealed): (&Path, SealedPackage),
     out: &Path,
 ) -> Result<bool, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if arguments.mode == ModeName::Compare {
-        let duration = arguments.duration.unwrap_or(Duration::from_secs(10));
+        let duration = arguments.compared_for();
         let show = Arc::new(Mutex::new(Show::new(Unit::Step, duration)));
         let shown = Arc::clone(&show);
-        let run = composed(OverheadRun::builder(), arguments, model, out)?
+        let run = composed(OverheadRun::builder(), arguments, rental, Some(model));
+        let run = match machine {
+            Some(machine) => run.machine(machine),
+            None => run,
+        };
+        let run = run
             .package(package, sealed)
+            .out_dir(out)
             .order(arguments.order)
             .repeats(arguments.repeats)
             .duration(duration)
@@ -141,14 +184,16 @@ fn train(
     };
     let ended = match arguments.mode {
         ModeName::Raw => runtime.block_on(
-            one(composed(RawRun::builder(), arguments, model, out)?, budget)
+            one(composed(RawRun::builder(), arguments, rental, Some(model)), budget)
                 .package(package, sealed)
+                .out_dir(out)
                 .on_event(listener)
                 .run(),
         ),
         _ => runtime.block_on(
-            one(composed(ProtectedRun::builder(), arguments, model, out)?, budget)
+            one(composed(ProtectedRun::builder(), arguments, rental, Some(model)), budget)
                 .package(package, sealed)
+                .out_dir(out)
                 .on_event(listener)
                 .run(),
         ),
@@ -174,30 +219,25 @@ fn train(
     }
 }
 
-/// What every run is composed of.
+/// What every run is composed of, but for what is made for it. A dry run knows no model yet.
 fn composed<K>(
     run: RunBuilder<K>,
     arguments: &FinetuneArguments,
-    model: &Model,
-    out: &Path,
-) -> Result<RunBuilder<K>, Failure> {
-    let device = match arguments.device {
-        DeviceName::Cpu => Device::Cpu,
-        DeviceName::Cuda if cfg!(feature = "cuda") => Device::Cuda,
-        DeviceName::Cuda => {
-            return Err("this program was built without CUDA; build it with --features cuda where nvcc is".into());
-        }
-    };
-    let run = run
-        .provider(LocalProvider::new().container(container_id(ContainerSource::Kernel)?))
+    rental: &Rental,
+    model: Option<&Model>,
+) -> RunBuilder<K> {
+    let run = rental
+        .compose(run)
         .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
-        .out_dir(out)
-        .device(device)
+        .artifact_limit(u64::from(arguments.artifact_limit) << 30)
         .lease(LeaseTerms { ttl: Duration::from_secs(24 * 3600), max_units: None });
-    Ok(match &model.folder {
+    let run = if arguments.allow_cleartext_data { run.dangerous_allow_cleartext_data() } else { run };
+    let folder = model.and_then(|model| model.folder.as_deref());
+    match folder {
+        _ if rental.is_paid() && arguments.has_files() => run.env(PUBLIC_INPUTS_VARIABLE, FOLDER_ON_PODS),
         Some(folder) => run.env(PUBLIC_INPUTS_VARIABLE, folder.to_string_lossy()),
         None => run,
-    })
+    }
 }
 
 /// One segment that is watched.

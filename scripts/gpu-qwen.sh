@@ -8,6 +8,7 @@
 #
 # Builds nothing. Parts (all when none is named; together about 15 minutes on an H200):
 #   real       the model of MODEL_DIR, 200 protected steps on DATA, held-out loss before and after
+#   folder     MODEL_DIR as it is (say, what random_qwen.py makes), 32 protected steps of 8 x 1024
 #   half       Qwen2.5-0.5B's shape, random weights, 32 protected steps
 #   smoke      Qwen2.5-7B's shape in bf16, random weights, 8 protected steps of 8 x 1024
 #   sustained  the same for SUSTAINED (5m10s) of steady state
@@ -15,7 +16,7 @@
 #   peer       PEER, a pytorch_baseline.py: its Qwen rows at 8 x 1024, beside ours on the same card
 #   table      what is in OUT_DIR so far, as one table
 set -uo pipefail
-[ $# -ge 4 ] || { sed -n '2,18p' "$0"; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,19p' "$0"; exit 2; }
 binary=$1 out=$2 model=$3 data=$4
 shift 4
 [ $# -gt 0 ] || set -- real half smoke sustained compare table
@@ -44,6 +45,7 @@ for part in "$@"; do
     run real --model "$model" --data "$data" --steps 200 --batch 8 --seq 512 --lr 5e-4 --warmup 10 --rank 8 --alpha 16 \
       --eval-fraction 0.02 --eval-every 50 --checkpoint-every 100
     ;;
+  folder) run folder --model "$model" "${big[@]}" --steps 32 --lr 5e-3 ;;
   half) run half --model random-0.5b "${big[@]}" --steps 32 --lr 5e-3 ;;
   smoke) run smoke --model random-7b "${big[@]}" --steps 8 --lr 5e-3 ;;
   sustained)

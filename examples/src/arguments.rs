@@ -8,7 +8,7 @@ use glasshouse_core::overhead::Order;
 use glasshouse_train::data::Date;
 use glasshouse_train::finetune::{LoraSettings, Precision, Schedule, Settings};
 
-use crate::Model;
+use crate::{Model, ProviderArguments, Rental};
 
 /// Fine-tunes Qwen2.5 with LoRA inside the protected lifecycle.
 #[derive(Parser)]
@@ -82,9 +82,15 @@ pub struct FinetuneArguments {
     /// Writes the model with the adapter merged in as a Hugging Face folder.
     #[arg(long)]
     pub merge_into: Option<PathBuf>,
-    /// What to compute on.
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub device: DeviceName,
+    /// Where to run.
+    #[command(flatten)]
+    pub rental: ProviderArguments,
+    /// What to compute on; cuda on runpod and vast, cpu elsewhere when not given.
+    #[arg(long, value_enum)]
+    pub device: Option<DeviceName>,
+    /// raw and compare, elsewhere than on this machine: lets raw segments show the data to whoever operates the machine.
+    #[arg(long)]
+    pub allow_cleartext_data: bool,
     /// Type of the base weights; bf16 is for CUDA.
     #[arg(long, value_enum, default_value = "f32")]
     pub dtype: DtypeName,
@@ -100,6 +106,9 @@ pub struct FinetuneArguments {
     /// Steady state of each segment, such as 30s or 5m, instead of all steps; compare takes 10s when not given.
     #[arg(long, value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+    /// Most GiB that all artifacts of a run may have, checkpoints included.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub artifact_limit: u16,
     /// Output folder; glasshouse-out/TIME when not given.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -118,7 +127,7 @@ pub enum ModeName {
 }
 
 /// What it computes on.
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
     /// The host.
     Cpu,
@@ -147,6 +156,40 @@ pub enum ScheduleName {
 }
 
 impl FinetuneArguments {
+    /// Where these ask to run.
+    ///
+    /// # Errors
+    /// One sentence about what is wrong with the flags.
+    pub fn rental(&self) -> Result<Rental, String> {
+        let rental = self.rental.open(self.device)?;
+        if rental.is_paid() && self.has_files() && !crate::model::is_hub_id(&self.model) {
+            return Err(format!(
+                "--model {} is a folder of this machine, which {} does not have; give OWNER/NAME of the hub, or tiny, \
+                 random-0.5b or random-7b",
+                self.model, rental.name
+            ));
+        }
+        let planned = match self.mode {
+            ModeName::Compare => {
+                let segments = u32::try_from(self.order.plan(self.repeats).len()).unwrap_or(u32::MAX);
+                self.compared_for().saturating_mul(segments)
+            }
+            // Nobody knows how long so many steps take there.
+            _ => self.duration.unwrap_or(Duration::from_secs(3600)),
+        };
+        Ok(rental.training(planned))
+    }
+
+    /// Steady state of each segment of a comparison.
+    pub fn compared_for(&self) -> Duration {
+        self.duration.unwrap_or(Duration::from_secs(10))
+    }
+
+    /// Whether the base model has files, which must be where it trains.
+    pub fn has_files(&self) -> bool {
+        !matches!(self.model.as_str(), "tiny" | "random-0.5b" | "random-7b")
+    }
+
     /// The settings that these ask for, over a base model.
     pub fn settings(&self, model: &Model) -> Settings {
         let small = self.model == "tiny";

@@ -96,7 +96,7 @@ impl Model {
 }
 
 /// `OWNER/NAME`, unless there is such a folder.
-fn is_hub_id(name: &str) -> bool {
+pub(crate) fn is_hub_id(name: &str) -> bool {
     let parts: Vec<&str> = name.split('/').collect();
     let plain = |part: &&str| !part.is_empty() && !part.starts_with('.');
     parts.len() == 2 && parts.iter().all(plain) && !Path::new(name).exists()

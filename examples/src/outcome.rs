@@ -16,7 +16,7 @@ type Failure = Box<dyn std::error::Error>;
 /// # Errors
 /// An artifact that did not come home, or a file that cannot be written.
 pub fn trained(report: &RunReport, settings: &Settings, curves: &mut Curves, out: &Path) -> Result<(), Failure> {
-    let results: Results = serde_json::from_slice(artifact(report, EVAL_ARTIFACT)?)?;
+    let results: Results = serde_json::from_slice(&artifact(report, EVAL_ARTIFACT)?)?;
     artifact(report, WEIGHTS_FILE)?;
     if let Some(last) = results.evaluations.last() {
         curves.evaluated(last.step, last.loss).map_err(|e| format!("metrics cannot be written: {e}"))?;
@@ -60,9 +60,8 @@ pub fn trained(report: &RunReport, settings: &Settings, curves: &mut Curves, out
 /// A model without a folder, or files that cannot be read or written.
 pub fn merge(folder: Option<&Path>, report: &RunReport, into: &Path) -> Result<(), Failure> {
     let folder = folder.ok_or("--merge-into needs a model of a folder: random weights have no files to merge into")?;
-    let bytes = |name| artifact(report, name).map(<[u8]>::to_vec);
-    let adapter = AdapterFiles { config: bytes(CONFIG_FILE)?, weights: bytes(WEIGHTS_FILE)? };
-    merge_into(folder, adapter, into)?;
+    let adapter = AdapterFiles { config: artifact(report, CONFIG_FILE)?, weights: artifact(report, WEIGHTS_FILE)? };
+    merge_into(folder, &adapter, into)?;
     say(format_args!("Merged into {}", into.display()));
     Ok(())
 }
@@ -82,7 +81,7 @@ pub fn compared(report: &OverheadReport, out: &Path) -> Result<bool, Failure> {
     Ok(report.row.is_valid())
 }
 
-fn artifact<'a>(report: &'a RunReport, name: &str) -> Result<&'a [u8], Failure> {
+fn artifact(report: &RunReport, name: &str) -> Result<Vec<u8>, Failure> {
     let found = report.artifacts.iter().find(|artifact| artifact.name == name);
-    found.map(|artifact| artifact.bytes.as_slice()).ok_or_else(|| format!("{name} did not come home").into())
+    Ok(found.ok_or_else(|| format!("{name} did not come home"))?.read()?)
 }

@@ -1,6 +1,6 @@
 //! What this executable can do when it is launched as an agent or a segment.
 
-use glasshouse_attest::software::{RuntimeStateCell, SoftwareAttestor, harden};
+use glasshouse_attest::software::{ContainerSource, RuntimeStateCell, SoftwareAttestor, harden};
 use glasshouse_attest::tee::TeeAttestor;
 use glasshouse_core::claims::EvidenceKind;
 use glasshouse_core::host_memory::HostZeroizer;
@@ -16,12 +16,18 @@ pub fn registry() -> Registry {
         .workload(QwenLora::new)
         .attestor(EvidenceKind::Software, |context| {
             let state = hardened(context)?;
-            Ok(SoftwareAttestor::new(state)?.image_digest(context.image_digest))
+            let source = container_source(context);
+            Ok(SoftwareAttestor::new(state)?.image_digest(context.image_digest).container_source(source))
         })
         .attestor(EvidenceKind::Tdx, |context| with_gpus(TeeAttestor::tdx(hardened(context)?)?, context))
         .attestor(EvidenceKind::SevSnp, |context| with_gpus(TeeAttestor::sev_snp(hardened(context)?)?, context))
         .zeroizer(|_device: Device| Some(HostZeroizer::new()));
     with_gpu(registry)
+}
+
+/// Where the launch says that the container id is read; without a word of it, the kernel.
+fn container_source(context: &SegmentContext) -> ContainerSource {
+    context.container_source.as_deref().map(ContainerSource::named).unwrap_or_default()
 }
 
 /// Hardens the process, and follows its state from then on.
@@ -39,12 +45,12 @@ fn hardened(context: &SegmentContext) -> Result<RuntimeStateCell, AttestError> {
 fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttestor, AttestError> {
     use glasshouse_attest::tee::NvmlGpus;
     let gpus = NvmlGpus::load().map_err(|why| AttestError::Failed { what: "NVIDIA's driver", why })?;
-    Ok(attestor.image_digest(context.image_digest).gpus(Box::new(gpus)))
+    Ok(attestor.image_digest(context.image_digest).container_source(container_source(context)).gpus(Box::new(gpus)))
 }
 
 #[cfg(not(feature = "nvml"))]
 fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttestor, AttestError> {
-    Ok(attestor.image_digest(context.image_digest))
+    Ok(attestor.image_digest(context.image_digest).container_source(container_source(context)))
 }
 
 #[cfg(feature = "cuda")]

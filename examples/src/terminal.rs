@@ -19,6 +19,12 @@ pub fn fail(program: &str, error: impl fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Prints one sentence about the command line to standard error and gives exit status 2.
+pub fn misused(program: &str, why: impl fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "{program}: {why}");
+    ExitCode::from(2)
+}
+
 /// `glasshouse-out/` and the time, UTC, without characters that need quoting.
 pub fn default_out() -> PathBuf {
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();

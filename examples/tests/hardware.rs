@@ -155,7 +155,7 @@ fn run(
 fn released_under_the_generators_roots() {
     let folder = tempfile::tempdir().unwrap();
     let report = run(folder.path(), Platform::tdx(1).verifier(), Assurance::CpuTeeGpuCc, "generated").unwrap();
-    assert_eq!(String::from_utf8_lossy(&report.artifacts[0].bytes), "7000");
+    assert_eq!(String::from_utf8_lossy(&report.artifacts[0].read().unwrap()), "7000");
     let bytes = std::fs::read(&report.record).unwrap();
     let verified =
         record::verify_with(&bytes, Some(report.gate_key), None, Some(&Platform::tdx(1).verifier())).unwrap();

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// How far a wall clock may go back within one session before it is taken to be under attack, or the session beyond
+/// telling. Time daemons step by less.
+pub(crate) const WALL_TOLERANCE: Duration = Duration::from_secs(120);
+
 /// Milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -14,6 +18,11 @@ impl UnixMillis {
     /// The distance to another instant, in either direction.
     pub fn abs_diff(self, other: Self) -> Duration {
         Duration::from_millis(self.0.abs_diff(other.0))
+    }
+
+    /// Whether a clock that said `earlier` before has gone back by more than time daemons do.
+    pub(crate) fn is_set_back_from(self, earlier: Self) -> bool {
+        self.after(WALL_TOLERANCE) < earlier
     }
 
     /// Later by `by`, stopping at the end of time.
@@ -57,6 +66,15 @@ pub struct Now {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_minutes_back_is_a_step_and_more_is_not() {
+        let earlier = UnixMillis(1_000_000);
+        for (later, set_back) in [(1_000_000, false), (2_000_000, false), (880_000, false), (879_999, true), (0, true)]
+        {
+            assert_eq!(UnixMillis(later).is_set_back_from(earlier), set_back, "{later}");
+        }
+    }
 
     #[test]
     fn dates() {

@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod overhead;
 pub mod package;
 pub mod protocol;
+pub mod public_file;
 pub mod record;
 pub mod refusal;
 pub mod secret;

@@ -3,12 +3,17 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{LEASE_SECONDS, World, now};
-use glasshouse_core::channel::{Command, EventBody, Outcome};
+use glasshouse_core::channel::{Command, EventBody, Outcome, SealedRecord};
 use glasshouse_core::claims::{Assurance, RuntimeState};
-use glasshouse_core::gate::{FileGateStore, MemoryGateStore};
+use glasshouse_core::clock::Now;
+use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::gate::{
+    BurnOutcome, CommittedRelease, FileGateStore, GateError, GateStore, MemoryGateStore, StoreError,
+};
 use glasshouse_core::protocol::{EvidenceMessage, Signed, SigningSecret};
 use glasshouse_core::refusal::Code;
 
@@ -226,4 +231,88 @@ fn the_lease_runs_from_the_evidence_not_from_the_release() {
     let mut lease = runtime.release(&release, now(ttl - 1)).unwrap().lease;
     lease.check(0, now(ttl)).unwrap();
     assert_eq!(lease.check(0, now(ttl + 1)).unwrap_err().code, Code::LEASE_EXPIRED);
+}
+
+/// A store whose disk fails on demand, for one record at a time.
+#[derive(Default)]
+struct Stumbling {
+    inner: MemoryGateStore,
+    /// The next record is refused.
+    fails: AtomicBool,
+    /// The next record is kept, and the store says that it is not.
+    lies: AtomicBool,
+}
+
+impl GateStore for Stumbling {
+    fn issue(&self, session: &Nonce32, nonce: &Nonce32) -> Result<u32, StoreError> {
+        self.inner.issue(session, nonce)
+    }
+    fn burn(&self, session: &Nonce32, nonce: &Nonce32) -> Result<BurnOutcome, StoreError> {
+        self.inner.burn(session, nonce)
+    }
+    fn commit(&self, release: &CommittedRelease) -> Result<(), StoreError> {
+        self.inner.commit(release)
+    }
+    fn sessions(&self) -> Result<Vec<Nonce32>, StoreError> {
+        self.inner.sessions()
+    }
+    fn committed(&self, session: &Nonce32) -> Result<Option<CommittedRelease>, StoreError> {
+        self.inner.committed(session)
+    }
+    fn keep(&self, session: &Nonce32, record: &SealedRecord) -> Result<(), StoreError> {
+        let failed = || StoreError::Io { path: "memory".into(), what: "written", why: "told to fail".into() };
+        if self.fails.swap(false, Ordering::SeqCst) {
+            return Err(failed());
+        }
+        self.inner.keep(session, record)?;
+        if self.lies.swap(false, Ordering::SeqCst) { Err(failed()) } else { Ok(()) }
+    }
+    fn kept(&self, session: &Nonce32) -> Result<Vec<SealedRecord>, StoreError> {
+        self.inner.kept(session)
+    }
+}
+
+#[test]
+fn a_record_that_was_not_kept_was_not_taken() {
+    for lies in [false, true] {
+        let store = Arc::new(Stumbling::default());
+        let world = World::new().again(Arc::clone(&store) as Arc<dyn GateStore>);
+        let (mut owner, mut runtime) = (world.owner(), world.runtime());
+        let challenge = owner.challenge(now(0)).unwrap();
+        let evidence = runtime.challenge(&challenge, &world.attestor, now(0)).unwrap();
+        let mut grant = runtime.release(&owner.evidence(&evidence, now(0)).unwrap(), now(0)).unwrap();
+        let said = EventBody::Failed { step: "test".into(), message: "said".into() };
+        let end = EventBody::End { outcome: Outcome::Completed, reason: None };
+        let records = [said, end].map(|body| grant.channel.emit(&body, now(1)).unwrap());
+        owner.records(&records[..1]).unwrap();
+        if lies { &store.lies } else { &store.fails }.store(true, Ordering::SeqCst);
+        assert!(matches!(owner.records(&records[1..]), Err(GateError::Store(StoreError::Io { .. }))));
+        // What would be acknowledged, reported and put into a record is what is durable, and not the end of the run.
+        assert_eq!(owner.next_record(), 1, "a record counts that was not kept");
+        let channel = owner.record_parts().unwrap().channel;
+        assert_eq!((channel.events().len(), channel.chain().len(), channel.chain().is_ended()), (1, 1, false));
+        // The same record again is taken, once.
+        owner.records(&records[1..]).unwrap();
+        assert_eq!((owner.next_record(), store.kept(&world.session).unwrap().len()), (2, 2));
+        drop(owner);
+        assert!(world.owner().record_parts().unwrap().channel.chain().is_ended(), "a restarted gate reads it");
+    }
+}
+
+#[test]
+fn no_key_under_a_clock_that_no_record_would_take() {
+    // The runtime's clock goes back with the gate's, so that its timestamp tells nothing.
+    let answered_with_a_clock_set_back = |seconds: u64| {
+        let world = World::new();
+        let (mut owner, mut runtime) = (world.owner(), world.runtime());
+        let challenge = owner.challenge(now(1000)).unwrap();
+        let later = Now { wall: now(1000 - seconds).wall, boot: now(1001).boot };
+        let evidence = runtime.challenge(&challenge, &world.attestor, later).unwrap();
+        let answer = owner.evidence(&evidence, later).map_err(|error| error.code().cloned());
+        assert_eq!(answer.is_ok(), world.store.committed(&world.session).unwrap().is_some());
+        answer
+    };
+    assert_eq!(answered_with_a_clock_set_back(121).unwrap_err(), Some(Code::CLOCK_SET_BACK));
+    // Time daemons step by less, and that is no reason to refuse.
+    answered_with_a_clock_set_back(120).unwrap();
 }

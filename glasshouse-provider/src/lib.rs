@@ -7,6 +7,8 @@ mod agent;
 mod artifact_name;
 pub mod client;
 mod clock;
+#[cfg(any(doc, feature = "contract-tests"))]
+pub mod contract;
 mod frames;
 mod gpu_models;
 #[cfg(feature = "hub")]
@@ -31,7 +33,7 @@ pub mod wire;
 pub use local::LocalProvider;
 pub use measurement::{Measurement, MeasurementError};
 pub use memory::MemoryProvider;
-pub use plan::Plan;
+pub use plan::{Plan, PlannedRequest};
 pub use rest::{ConfigError, Pacing};
 pub use roles::{DeviceFacts, InsideRole, Registry, SegmentContext, serve_if_launched};
 pub use run::{OverheadRun, ProtectedRun, RawRun};

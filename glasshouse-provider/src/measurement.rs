@@ -9,8 +9,9 @@
 
 use std::path::{Path, PathBuf};
 
-use glasshouse_core::fixed::Digest32;
+use glasshouse_core::fixed::{Digest32, Fixed};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 /// Measurements of one build. `scripts/measurement.sh` writes the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,22 @@ pub enum MeasurementError {
 }
 
 impl Measurement {
+    /// Measures the executable that runs here: what the runtime measures of itself where a provider starts this very file.
+    ///
+    /// # Errors
+    /// [`MeasurementError::Unreadable`].
+    pub fn of_this_executable() -> Result<Self, MeasurementError> {
+        let path = PathBuf::from("/proc/self/exe");
+        let bytes = std::fs::read(&path).map_err(|why| MeasurementError::Unreadable { path, why })?;
+        let name = std::env::current_exe().ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        Ok(Self {
+            executable: name.unwrap_or_default(),
+            sha256: Fixed(Sha256::digest(&bytes).into()),
+            image: None,
+            image_digest: None,
+        })
+    }
+
     /// Reads a file.
     ///
     /// # Errors

@@ -24,8 +24,8 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 #[derive(Default)]
 struct Fake {
     files: BTreeMap<&'static str, Vec<u8>>,
-    /// Bytes after which an answer breaks off, once.
-    breaks: Mutex<Option<usize>>,
+    /// Bytes after which the next answers break off.
+    breaks: Mutex<Vec<usize>>,
     /// What is sent instead of a file.
     forged: Mutex<Option<&'static str>>,
     asked: Mutex<Vec<String>>,
@@ -84,7 +84,7 @@ async fn file(
         bytes[0] ^= 1;
     }
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    if let Some(at) = fake.breaks.lock().unwrap().take() {
+    if let Some(at) = fake.breaks.lock().unwrap().pop() {
         let pieces = [Ok(bytes[..at].to_vec()), Err(std::io::Error::other("broken off"))];
         // What came before the end is on its way by then.
         let slowly = futures_util::stream::iter(pieces).then(|piece| async move {
@@ -138,7 +138,7 @@ async fn a_download_goes_on_where_it_stopped() {
     let ((endpoint, fake), cache) = (serve(model()).await, tempfile::tempdir().unwrap());
     let hub = Hub::new(&endpoint, cache.path()).unwrap();
     let model = hub.resolve("a/b", None).await.unwrap();
-    *fake.breaks.lock().unwrap() = Some(100_000);
+    *fake.breaks.lock().unwrap() = vec![100_000];
     let mut seen = Vec::new();
     let folder = hub.download(&model, |at| seen.push((at.file.to_owned(), at.done, at.total))).await.unwrap();
     assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), fake.files["model.safetensors"]);
@@ -158,6 +158,11 @@ async fn a_download_goes_on_where_it_stopped() {
     std::fs::write(folder.join("model.safetensors.part"), &fake.files["model.safetensors"][..7]).unwrap();
     hub.download(&model, |_| {}).await.unwrap();
     assert_eq!(asked("model.safetensors")[2], "model.safetensors bytes=7-");
+    // More breaks than it tries in a row, but each try brought something.
+    std::fs::remove_file(folder.join("model.safetensors")).unwrap();
+    *fake.breaks.lock().unwrap() = vec![100_000; 7];
+    hub.download(&model, |_| {}).await.unwrap();
+    assert_eq!(asked("model.safetensors").len(), 3 + 8);
 }
 
 #[tokio::test]

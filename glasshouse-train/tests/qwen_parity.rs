@@ -150,8 +150,12 @@ fn a_merged_directory_gives_the_adapted_logits() {
         shard(&source, &sharded);
         let weights = Weights::open(&sharded).unwrap();
         let out = scratch.path().join("merged");
-        merge::save(&model, &weights, &sharded, &out).unwrap();
-        assert!(merge::save(&model, &weights, &sharded, &sharded).is_err());
+        let adapter = adapter::export(&model, None).unwrap();
+        let into = |out: &Path| merge::save(model.config(), &adapter, &weights, &sharded, out);
+        into(&out).unwrap();
+        // Neither the base nor an earlier result is written over, and nothing half-made is left.
+        assert!(into(&sharded).is_err() && into(&out).is_err());
+        assert!(!scratch.path().join("merged.partial").exists());
         let merged = Weights::open(&out).unwrap();
         assert_eq!(merged.files().count(), 2);
         let config = QwenConfig::from_dir(&out).unwrap();

@@ -51,10 +51,23 @@ impl OwnerChannel {
     /// # Errors
     /// `record-…`, `chain-…`, or as [`decode`].
     pub fn accept(&mut self, record: &SealedRecord) -> Result<(EventHeader, EventBody), Refusal> {
+        self.accept_kept(record, || Ok(()))
+    }
+
+    /// As [`accept`](Self::accept), and `keep` makes the record durable between its checks and its acceptance: a record
+    /// that was not kept was not taken either.
+    pub(crate) fn accept_kept<E: From<Refusal>>(
+        &mut self,
+        record: &SealedRecord,
+        keep: impl FnOnce() -> Result<(), E>,
+    ) -> Result<(EventHeader, EventBody), E> {
         let (chain, events) = (&mut self.chain, &mut self.events);
         self.incoming.open(record, |plaintext| {
             let event: Event = decode("event", plaintext, SealedRecord::LIMIT)?;
-            let accepted = chain.accept(&event.header, &event.body.0)?;
+            let mut ahead = chain.clone();
+            let accepted = ahead.accept(&event.header, &event.body.0)?;
+            keep()?;
+            *chain = ahead;
             events.push(event);
             Ok(accepted)
         })

@@ -113,24 +113,24 @@ impl RecordKey {
 
     /// Opens the next record and has it read; one that was taken before, or that comes too early, is refused. It counts
     /// as taken only when `read` takes it.
-    pub(crate) fn open<T>(
+    pub(crate) fn open<T, E: From<Refusal>>(
         &mut self,
         record: &SealedRecord,
-        read: impl FnOnce(&[u8]) -> Result<T, Refusal>,
-    ) -> Result<T, Refusal> {
+        read: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<T, E> {
         let expected = self.next;
         if record.seq < expected {
-            return Err(Refusal::new(Code::RECORD_REPLAYED, format!("record {expected}"), record.seq));
+            return Err(Refusal::new(Code::RECORD_REPLAYED, format!("record {expected}"), record.seq).into());
         }
         if record.seq > expected {
-            return Err(Refusal::new(Code::RECORD_REORDERED, format!("record {expected}"), record.seq));
+            return Err(Refusal::new(Code::RECORD_REORDERED, format!("record {expected}"), record.seq).into());
         }
         let aad = self.aad(expected);
         let forged = || {
             Refusal::new(Code::RECORD_FORGED, format!("record {expected} of this session"), "one that does not open")
         };
         if record.epoch != self.epoch {
-            return Err(forged());
+            return Err(forged().into());
         }
         let payload = Payload { msg: &record.ciphertext.0, aad: &aad };
         let plaintext = self

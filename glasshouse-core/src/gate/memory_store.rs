@@ -56,7 +56,10 @@ impl State {
     }
 
     pub(super) fn keep(&mut self, session: Nonce32, record: SealedRecord) {
-        self.records.entry(session).or_default().push(record);
+        let kept = self.records.entry(session).or_default();
+        if kept.last() != Some(&record) {
+            kept.push(record);
+        }
     }
 
     pub(super) fn kept(&self, session: &Nonce32) -> Vec<SealedRecord> {

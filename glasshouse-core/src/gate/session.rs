@@ -31,7 +31,7 @@ use crate::transcript::sha384;
 struct Pending {
     challenge: Signed<Challenge>,
     nonce: Nonce32,
-    issued: Duration,
+    issued: Now,
 }
 
 /// The gate's side of one session.
@@ -90,7 +90,7 @@ impl OwnerSession {
         };
         let challenge = Signed::sign(&challenge, &config.gate_key);
         let bytes = challenge.to_bytes();
-        self.pending = Some(Pending { challenge, nonce, issued: now.boot });
+        self.pending = Some(Pending { challenge, nonce, issued: now });
         Ok(bytes)
     }
 
@@ -126,7 +126,8 @@ impl OwnerSession {
         self.released.as_ref().map(|released| &released.verdict)
     }
 
-    /// Takes records in order. Each is durable when this returns, and may be acknowledged.
+    /// Takes records in order. Each is durable before it counts, and may be acknowledged when this returns. After an error
+    /// those before the record that failed were taken, as [`next_record`](Self::next_record) tells; that one was not.
     ///
     /// # Errors
     /// `out-of-order` before the release; `record-…`, `chain-…`; [`GateError::Store`].
@@ -134,14 +135,7 @@ impl OwnerSession {
         let session = self.config.session;
         let store = Arc::clone(&self.store);
         let channel = self.channel()?;
-        records
-            .iter()
-            .map(|record| {
-                let event = channel.accept(record)?;
-                store.keep(&session, record)?;
-                Ok(event)
-            })
-            .collect()
+        records.iter().map(|record| channel.accept_kept(record, || Ok(store.keep(&session, record)?))).collect()
     }
 
     /// Seals a command.
@@ -196,11 +190,7 @@ impl OwnerSession {
         let pending = self.pending.take_if(|pending| pending.nonce == message.nonce).ok_or_else(|| {
             Refusal::new(Code::CHALLENGE_EXPIRED, "an answer to the latest challenge", "one to an earlier challenge")
         })?;
-        let age = now.boot.saturating_sub(pending.issued);
-        if age > self.config.challenge_ttl {
-            let expected = format!("an answer within {} s", self.config.challenge_ttl.as_secs());
-            return Err(Refusal::new(Code::CHALLENGE_EXPIRED, expected, format!("{} s", age.as_secs())).into());
-        }
+        check_clocks(pending.issued, now, self.config.challenge_ttl)?;
         Ok(pending)
     }
 
@@ -258,6 +248,20 @@ impl OwnerSession {
         self.released = Some(StoredSession { committed, verdict, channel });
         Ok(release)
     }
+}
+
+/// Whether an answer comes in time, and at a time that a record of this session can name: what no record takes is not
+/// released under either.
+fn check_clocks(issued: Now, now: Now, ttl: Duration) -> Result<(), Refusal> {
+    let age = now.boot.saturating_sub(issued.boot);
+    if age > ttl {
+        let expected = format!("an answer within {} s", ttl.as_secs());
+        return Err(Refusal::new(Code::CHALLENGE_EXPIRED, expected, format!("{} s", age.as_secs())));
+    }
+    if now.wall.is_set_back_from(issued.wall) {
+        return Err(Refusal::new(Code::CLOCK_SET_BACK, format!("an answer after {}", issued.wall), now.wall));
+    }
+    Ok(())
 }
 
 fn already_released(session: &Nonce32) -> GateError {

@@ -78,7 +78,8 @@ pub enum StoreError {
 /// - `burn` gives [`BurnOutcome::Fresh`] at most once for a nonce, over all crashes.
 /// - `commit` succeeds at most once for a session; afterwards `committed` gives exactly what was committed
 ///   and `sessions` names the session.
-/// - `keep` and `kept` are first in, first out, by session.
+/// - `keep` and `kept` are first in, first out, by session. A record that is the last one kept already is not kept twice:
+///   after a `keep` that failed nobody knows what became of it, and the record comes again.
 pub trait GateStore: Send + Sync {
     /// Remembers a nonce as issued. Gives how many were issued for the session, this one included.
     fn issue(&self, session: &Nonce32, nonce: &Nonce32) -> Result<u32, StoreError>;

@@ -7,8 +7,6 @@
     clippy::arithmetic_side_effects
 )]
 
-use std::time::Duration;
-
 use super::model::{RawSegmentRecord, RecordedEvent, SessionRecord};
 use crate::channel::{
     ChainVerifier, EventBody, EventHeader, Interval, Outcome, Phase, check_body, genesis, raw_genesis,
@@ -21,9 +19,6 @@ use crate::protocol::{
 };
 use crate::refusal::{Code, Refusal};
 use crate::traits::{Binding, ClaimSource, Receipt, Verifier};
-
-/// How far the gate's wall clock may step back between two messages of one session.
-const WALL_TOLERANCE: Duration = Duration::from_secs(120);
 
 /// A session whose every message was checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -174,7 +169,7 @@ fn verify_verdict(
     if assurance < challenge.minimum_assurance {
         return Err(Refusal::new(Code::ASSURANCE_TOO_LOW, challenge.minimum_assurance, assurance));
     }
-    if verdict.at.after(WALL_TOLERANCE) < challenge.issued_at {
+    if verdict.at.is_set_back_from(challenge.issued_at) {
         let expected = format!("a verdict after {}", challenge.issued_at);
         return Err(Refusal::new(Code::CLOCK_SET_BACK, expected, verdict.at));
     }

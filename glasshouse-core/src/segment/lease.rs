@@ -14,9 +14,6 @@ use crate::clock::{Now, UnixMillis};
 use crate::protocol::Lease;
 use crate::refusal::{Code, Refusal};
 
-/// How far a wall clock may go back before the lease is taken to be under attack. Time daemons step by less.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(120);
-
 /// Says whether the key may be used. Checked before the release is opened, before the package is, and before every stretch
 /// of work.
 ///
@@ -57,7 +54,7 @@ impl LeaseGuard {
             let expected = format!("at most {} s since the evidence", lease.ttl_millis / 1000);
             return Err(Refusal::new(Code::LEASE_EXPIRED, expected, format!("{} s", age.as_secs())));
         }
-        if now.wall.after(CLOCK_TOLERANCE) < self.latest_wall {
+        if now.wall.is_set_back_from(self.latest_wall) {
             let expected = format!("a clock not before {}", self.latest_wall);
             return Err(Refusal::new(Code::CLOCK_SET_BACK, expected, now.wall));
         }

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::fixed::Digest32;
+use crate::public_file::PublicFile;
 use crate::secret::SecretBuffer;
 
 /// Where a workload computes.
@@ -27,13 +28,14 @@ impl fmt::Display for Device {
     }
 }
 
-/// What a workload is given: the opened package's entries and paths of public inputs that were checked by digest.
+/// What a workload is given: the opened package's entries, and public inputs that were checked by digest and are read
+/// through [`PublicFile`], never by path.
 #[derive(Default)]
 pub struct Inputs {
     /// Opened entries by name, in memory only, wiped when dropped.
     pub sealed: BTreeMap<String, SecretBuffer>,
     /// Public inputs by name.
-    pub public: BTreeMap<String, PathBuf>,
+    pub public: BTreeMap<String, Arc<PublicFile>>,
 }
 
 impl Inputs {

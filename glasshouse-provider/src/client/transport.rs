@@ -112,6 +112,10 @@ impl Transport {
         if loopback {
             builder = builder.no_proxy();
         }
+        if matches!(endpoint, Endpoint::Direct(_)) {
+            // Never TLS: the machine's certificates, megabytes for each client, are not read.
+            builder = builder.tls_certs_only([]);
+        }
         let http = builder.build().map_err(|e| bad(format!("no HTTP client: {}", chain(&e))))?;
         // Above every counter of an owner that was here before, unless the clock went back, which the agent then says.
         let first = clock::wall().0.saturating_mul(1000);
@@ -217,17 +221,23 @@ impl Transport {
         if authentic && status.is_success() {
             return Try::Answer(body);
         }
-        if let Some(error) = if authentic { serde_json::from_slice(&body).ok() } else { hearsay(status, &body) } {
-            let transient = authentic && error.code.is_transient();
+        if authentic && let Ok(error) = serde_json::from_slice::<WireError>(&body) {
+            // A network may say things twice, or change a body under its head: the next try has a counter of its own.
+            let by_the_network = matches!(error.code, WireCode::Replayed | WireCode::Unauthenticated);
+            let again = error.code.is_transient() || by_the_network;
             let error = ClientError::Refused { step, error };
-            return if transient { Try::Again(error) } else { Try::Never(error) };
+            return if again { Try::Again(error) } else { Try::Never(error) };
         }
+        // Whatever has no MAC may be one flipped bit of what had one, and must not cost a run more than a lost answer.
         let why = format!("status {}, {} bytes without the agent's MAC", status.as_u16(), body.len());
-        if status.is_server_error() || matches!(status.as_u16(), 404 | 408 | 425 | 429) {
+        Try::Again(if let Some(error) = hearsay(status, &body).filter(|_| !authentic) {
+            ClientError::Refused { step, error }
+        } else if status.is_server_error() || matches!(status.as_u16(), 404 | 408 | 425 | 429) {
             // A proxy speaks while its agent is not there yet, or is slow.
-            return Try::Again(ClientError::Unreachable { step, at: self.base.authority().to_owned(), why });
-        }
-        Try::Never(ClientError::Nonsense { step, why })
+            ClientError::Unreachable { step, at: self.base.authority().to_owned(), why }
+        } else {
+            ClientError::Nonsense { step, why }
+        })
     }
 }
 

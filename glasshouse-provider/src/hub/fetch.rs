@@ -24,7 +24,7 @@ use super::{Downloading, Hub, HubError};
 
 /// The largest file whose digest the hub does not state.
 const MAX_SMALL: u64 = 64 << 20;
-/// How often a download that broke off goes on by itself.
+/// How often in a row a download that brings nothing more is tried again.
 const TRIES: u32 = 5;
 
 /// A file and where it goes.
@@ -76,12 +76,15 @@ impl Hub {
             return Ok(());
         }
         let part = target.part();
+        let there = || std::fs::metadata(&part).map_or(0, |part| part.len());
         let mut tries = 0_u32;
         let (seen, bytes) = loop {
+            let before = there();
             match self.go_on(target, &part, told).await {
                 Ok(hashed) => break hashed,
                 Err(HubError::Offline { .. }) if tries < TRIES => {
-                    tries = tries.saturating_add(1);
+                    // A line that breaks every few minutes still brings a large file home.
+                    tries = if there() > before { 0 } else { tries.saturating_add(1) };
                     tokio::time::sleep(Duration::from_millis(200).saturating_mul(1 << tries.min(6))).await;
                 }
                 Err(error) => return Err(error),

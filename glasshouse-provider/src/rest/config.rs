@@ -51,7 +51,7 @@ pub enum ConfigError {
         variable: &'static str,
     },
     /// The key would travel in the clear, or nowhere.
-    #[error("{url} is no address for an API key: {why}; use https://")]
+    #[error("{url} is no address for an API key: {why}")]
     BadAddress {
         /// The address.
         url: String,
@@ -80,10 +80,21 @@ pub(crate) struct Connection {
     pub(crate) variable: &'static str,
     pub(crate) key: Option<String>,
     pub(crate) base: String,
+    /// The provider's own domain, when `base` came from the environment: whoever sets a variable there must not be able to
+    /// send the key elsewhere.
+    pub(crate) home: Option<&'static str>,
     pub(crate) pacing: Pacing,
 }
 
 impl Connection {
+    /// Takes the key from the environment, and the address where it is set.
+    pub(crate) fn read_environment(&mut self, address_variable: &str, home: &'static str) {
+        self.key = std::env::var(self.variable).ok();
+        if let Ok(address) = std::env::var(address_variable) {
+            (self.base, self.home) = (address, Some(home));
+        }
+    }
+
     pub(crate) fn open(self) -> Result<Api, ConfigError> {
         let variable = self.variable;
         let key = self.key.ok_or(ConfigError::NoKey { variable })?;
@@ -97,7 +108,14 @@ impl Connection {
         let base = Url::parse(&self.base).map_err(|e| bad(e.to_string()))?;
         let loopback = is_loopback(&base);
         if base.scheme() != "https" && !(base.scheme() == "http" && loopback) {
-            return Err(bad("it is not encrypted".to_owned()));
+            return Err(bad("it is not encrypted; use https://".to_owned()));
+        }
+        if let Some(home) = self.home
+            && !loopback
+            && !(base.scheme() == "https" && is_within(&base, home))
+        {
+            let why = format!("the environment may only name {home} or this machine; give any other to the builder");
+            return Err(bad(why));
         }
         // A redirect must not take the key elsewhere; one to another spelling of the same address may.
         let same = reqwest::redirect::Policy::custom(|attempt| {
@@ -138,6 +156,12 @@ impl fmt::Debug for Api {
     }
 }
 
+/// The domain itself, or a name under it.
+fn is_within(url: &Url, domain: &str) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+}
+
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -149,8 +173,23 @@ mod tests {
     use super::*;
 
     fn open(key: Option<&str>, base: &str) -> Result<Api, ConfigError> {
+        open_at(key, base, None)
+    }
+
+    fn open_at(key: Option<&str>, base: &str, home: Option<&'static str>) -> Result<Api, ConfigError> {
         let (key, base) = (key.map(str::to_owned), base.to_owned());
-        Connection { provider: "p", variable: "P_KEY", key, base, pacing: Pacing::default() }.open()
+        Connection { provider: "p", variable: "P_KEY", key, base, home, pacing: Pacing::default() }.open()
+    }
+
+    #[test]
+    fn the_environment_cannot_send_a_key_elsewhere() {
+        for good in ["https://api.p.io", "https://p.io/x", "http://127.0.0.1:1", "https://127.0.0.1"] {
+            assert!(open_at(Some("k"), good, Some("p.io")).is_ok(), "{good}");
+        }
+        for bad in ["https://example.org", "https://evilp.io", "https://p.io.example.org", "https://p.io@example.org"] {
+            let error = open_at(Some("k"), bad, Some("p.io")).unwrap_err();
+            assert!(error.to_string().contains("may only name p.io"), "{bad}: {error}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ use crate::local::ProcessId;
 pub(crate) const ROLE_VARIABLE: &str = "GLASSHOUSE_ROLE";
 /// The anti-debug level that agent and segments apply: `off`, `basic` (when absent) or `strict`.
 pub(crate) const ANTI_DEBUG_VARIABLE: &str = "GLASSHOUSE_ANTI_DEBUG";
+/// Where the container id is to be read that the owner expects, by its source's name; the kernel when absent.
+const CONTAINER_SOURCE_VARIABLE: &str = "GLASSHOUSE_CONTAINER_SOURCE";
 const LAUNCH_VARIABLE: &str = "GLASSHOUSE_LAUNCH";
 const SECRET_VARIABLE: &str = "GLASSHOUSE_LAUNCH_SECRET";
 const MAX_LAUNCH: u64 = 64 << 10;
@@ -118,10 +120,18 @@ impl Launch {
 /// The environment that makes an executable an agent, for a provider that can hand over nothing else.
 ///
 /// It holds the launch secret: whoever operates the allocation can read it, as they could read any other hand-over.
-/// The agent takes it out of its own environment before it does anything else.
-pub fn agent_environment(spec: &LaunchSpec, bind: SocketAddr) -> BTreeMap<String, String> {
+/// The agent takes it out of its own environment before it does anything else. `container_source` is the source's name in
+/// the container id that the provider's observations give; without one the kernel is asked.
+pub fn agent_environment(
+    spec: &LaunchSpec,
+    bind: SocketAddr,
+    container_source: Option<&str>,
+) -> BTreeMap<String, String> {
     let launch = Launch::new(spec, bind, Hold::Linger);
     let mut env = spec.env.clone();
+    if let Some(source) = container_source {
+        env.insert(CONTAINER_SOURCE_VARIABLE.to_owned(), source.to_owned());
+    }
     env.insert(ROLE_VARIABLE.to_owned(), "agent".to_owned());
     // A struct of strings and numbers always has a JSON form. In hex: some providers take the environment as flags or
     // lists, where quotes, spaces and commas mean something.
@@ -165,6 +175,11 @@ fn exec_without_secret(launch: &Launch, secret: &Secret<32>) -> LaunchError {
         .stdin(Stdio::from(reader))
         .exec();
     exec(error)
+}
+
+/// The name of the container id's source, where the launch gave one.
+pub(crate) fn container_source() -> Option<String> {
+    std::env::var(CONTAINER_SOURCE_VARIABLE).ok()
 }
 
 /// The level that the environment asks for; one it does not know is an error, so that a typing error weakens nothing.

@@ -3,7 +3,9 @@
 mod launch;
 mod registry;
 
-pub(crate) use launch::{ANTI_DEBUG_VARIABLE, Hold, Launch, ROLE_VARIABLE, anti_debug_level, enter_agent};
+pub(crate) use launch::{
+    ANTI_DEBUG_VARIABLE, Hold, Launch, ROLE_VARIABLE, anti_debug_level, container_source, enter_agent,
+};
 pub use launch::{LaunchError, agent_environment};
 pub use registry::{DeviceFacts, Registry, SegmentContext};
 

@@ -11,6 +11,10 @@ pub struct SegmentContext {
     pub image_digest: Option<Digest32>,
     /// The anti-debug level to apply.
     pub anti_debug: AntiDebugLevel,
+    /// Where the attestor must read the container id, by the name of the source in
+    /// [`ContainerId`](glasshouse_core::claims::ContainerId); the kernel when absent. What it then reads is the
+    /// provider's word.
+    pub container_source: Option<String>,
     followers: Mutex<Vec<Follower>>,
 }
 
@@ -18,7 +22,8 @@ type Follower = Box<dyn Fn(RuntimeState) + Send + Sync>;
 
 impl SegmentContext {
     pub(crate) fn new(image_digest: Option<Digest32>, anti_debug: AntiDebugLevel) -> Self {
-        Self { image_digest, anti_debug, followers: Mutex::default() }
+        let container_source = super::container_source();
+        Self { image_digest, anti_debug, container_source, followers: Mutex::default() }
     }
 
     /// Calls `follow` with each state that the segment enters, and at once with `ready`: an attestor that reports the

@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
+use glasshouse_core::fixed::Digest32;
 use glasshouse_core::refusal::one_line;
 
 use super::RunError;
@@ -68,9 +69,11 @@ impl ArtifactFolder {
         Ok(())
     }
 
-    /// Makes an artifact durable.
-    pub(super) fn keep(&self, artifact: &TrainedArtifact) -> Result<(), RunError> {
-        write_whole(&self.folder, &artifact.name, &artifact.bytes, Readers::Owner).map(drop)
+    /// Makes an artifact durable, and lets go of its bytes: checkpoints of hours do not stay in the owner's memory.
+    pub(super) fn keep(&self, name: &str, sha256: Digest32, bytes: &[u8]) -> Result<TrainedArtifact, RunError> {
+        let path = write_whole(&self.folder, name, bytes, Readers::Owner)?;
+        let bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(TrainedArtifact { name: name.to_owned(), sha256, bytes, path })
     }
 }
 
@@ -84,7 +87,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let out = root.path().join("out");
         let folder = ArtifactFolder::new(&out, [Path::new("/elsewhere/job.package"), &out.join("my.journal")], 0);
-        let there = TrainedArtifact { name: "adapter.bin".into(), sha256: Fixed([0; 32]), bytes: Vec::new() };
+        let (name, path) = ("adapter.bin".to_owned(), out.join("adapter.bin"));
+        let there = TrainedArtifact { name, sha256: Fixed([0; 32]), bytes: 0, path };
         folder.admit("sum.bin", std::slice::from_ref(&there)).unwrap();
         let escapes =
             ["..", ".", "", "../gate.key", "/etc/passwd", "a/b", "a\\b", ".bashrc", "a\0b", "a\nb", "C:x", "ü"];

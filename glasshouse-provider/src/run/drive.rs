@@ -21,16 +21,20 @@ use glasshouse_core::transcript::sha256;
 use super::artifacts::ArtifactFolder;
 use super::execute::Teller;
 use super::limits::{Limits, weight};
-use super::result::{Protocol, SegmentResult, TrainedArtifact};
+use super::result::{Protocol, SegmentResult};
 use super::{RunError, RunEvent};
-use crate::client::{AgentClient, ClientError};
+use crate::client::ClientError;
 use crate::clock;
+use crate::supervisor::Rented;
 use crate::wire::{ArtifactEntry, SegmentExit, SegmentStep, StartSegment};
 
 /// One request for records waits this long, for raw and protected segments alike.
 const POLL: Duration = Duration::from_secs(2);
 /// After its acknowledgement a segment ends within this.
 const EXIT: Duration = Duration::from_secs(15);
+
+/// Between two attempts to reach an agent that is away.
+const BETWEEN: Duration = Duration::from_millis(100);
 
 /// The owner's end of the channel.
 pub(super) enum Link {
@@ -41,7 +45,7 @@ pub(super) enum Link {
 
 /// Which segment, and how patiently.
 pub(super) struct Leg<'a> {
-    pub(super) client: &'a AgentClient,
+    pub(super) rented: &'a Rented,
     pub(super) start: StartSegment,
     pub(super) position: usize,
     pub(super) mode: Mode,
@@ -85,13 +89,13 @@ impl Leg<'_> {
     /// Runs the segment. What came home is in `begun` however this ends.
     pub(super) async fn drive(&self, begun: &mut Begun, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let Begun { link, home } = begun;
-        let (client, id, session) = (self.client, &self.start.id, Some(self.start.session));
+        let (client, id, session) = (&self.rented.client, &self.start.id, Some(self.start.session));
         tell.moment("segment-started", session);
         client.start(&self.start).await?;
         if let Link::Gate(gate, _) = link {
             let challenge = gate.challenge(clock::now())?;
             tell.moment("challenge-sent", session);
-            let evidence = client.challenge(id, challenge).await?;
+            let evidence = self.rented.attest(client.challenge(id, challenge)).await??;
             tell.moment("evidence-received", session);
             let release = gate.evidence(&evidence, clock::now())?;
             client.release(id, release).await?;
@@ -101,7 +105,9 @@ impl Leg<'_> {
         self.records(link, home, tell).await?;
         tell.moment("ended", session);
         let last = home.events.len().saturating_sub(1);
-        client.acknowledge(id, u64::try_from(last).unwrap_or(u64::MAX)).await?;
+        let last = u64::try_from(last).unwrap_or(u64::MAX);
+        // Everything is home: a short break must not make a failure of it.
+        patiently(self.outage, || client.acknowledge(id, last)).await?;
         tell.moment("acknowledged", session);
         let exit = self.exit(home).await?;
         self.judge(home)?;
@@ -119,9 +125,9 @@ impl Leg<'_> {
         loop {
             if tell.is_stopped() && !stopped {
                 stopped = true;
-                self.client.command(&self.start.id, encode(&link.stop()?)).await?;
+                self.rented.client.command(&self.start.id, encode(&link.stop()?)).await?;
             }
-            let page = match self.client.records(&self.start.id, after, POLL).await {
+            let page = match self.rented.client.records(&self.start.id, after, POLL).await {
                 Ok(page) => page,
                 Err(ClientError::Unreachable { .. })
                     if down.get_or_insert_with(Instant::now).elapsed() < self.outage =>
@@ -172,7 +178,7 @@ impl Leg<'_> {
     /// Acknowledges what is durable, so that the agent lets go of it. The terminal event is not among it: the segment
     /// waits for that one, and it is said last. An agent that is away is told with the next page.
     async fn keep_up(&self, through: u64) -> Result<(), RunError> {
-        match self.client.acknowledge(&self.start.id, through).await {
+        match self.rented.client.acknowledge(&self.start.id, through).await {
             Ok(_) | Err(ClientError::Unreachable { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -201,24 +207,21 @@ impl Leg<'_> {
             if entry.size != SealedArtifact::encoded_len(bytes) {
                 return Err(wrong("it has not the size that the runtime signed"));
             }
-            let raw = self.client.artifact(&self.start.id, entry).await?;
+            let raw = self.rented.client.artifact(&self.start.id, entry).await?;
             if sha256(&raw) != sealed_digest {
                 return Err(wrong("it was changed on the way"));
             }
             let sealed: SealedArtifact = decode("sealed artifact", &raw, raw.len())?;
             drop(raw);
-            let mut opened = match link {
+            let opened = match link {
                 Link::Gate(gate, _) => gate.open_artifact(name, &sealed)?,
                 Link::Raw(_, key) => open_artifact(key, &self.start.session, name, &sealed)?,
             };
-            let bytes = std::mem::take(&mut *opened);
-            if sha256(&bytes) != digest {
+            if sha256(&*opened) != digest {
                 return Err(wrong("its SHA-256 is not the one that the runtime signed"));
             }
-            let artifact = TrainedArtifact { name: name.clone(), sha256: digest, bytes };
             // Before the acknowledgement, upon which the allocation forgets it.
-            folder.keep(&artifact)?;
-            artifacts.push(artifact);
+            artifacts.push(folder.keep(name, digest, &opened)?);
         }
         Ok(())
     }
@@ -228,7 +231,7 @@ impl Leg<'_> {
         let began = Instant::now();
         let last = u64::try_from(home.events.len()).unwrap_or(u64::MAX);
         loop {
-            let page = self.client.records(&self.start.id, Some(last), POLL).await?;
+            let page = patiently(self.outage, || self.rented.client.records(&self.start.id, Some(last), POLL)).await?;
             home.steps = page.status.steps;
             if let Some(exit) = page.status.exit {
                 return Ok(exit);
@@ -250,6 +253,22 @@ impl Leg<'_> {
                 Err(RunError::SegmentFailed { segment, reason: reason.unwrap_or_default() })
             }
             None => Err(RunError::Overdue { segment, seconds: 0 }),
+        }
+    }
+}
+
+/// Asks again while the agent is away, for as long as a break may last.
+async fn patiently<T, F>(outage: Duration, mut ask: impl FnMut() -> F) -> Result<T, ClientError>
+where
+    F: Future<Output = Result<T, ClientError>>,
+{
+    let mut down = None::<Instant>;
+    loop {
+        match ask().await {
+            Err(ClientError::Unreachable { .. }) if down.get_or_insert_with(Instant::now).elapsed() < outage => {
+                tokio::time::sleep(BETWEEN).await;
+            }
+            answered => return answered,
         }
     }
 }

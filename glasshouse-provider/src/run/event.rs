@@ -5,10 +5,17 @@ use glasshouse_core::channel::{Interval, Outcome, Phase};
 use glasshouse_core::overhead::{Cleanup, Mode};
 use glasshouse_core::traits::{AllocationId, Progress};
 
+use crate::supervisor::OpenEntry;
+
 /// What happens in a run, for whoever shows it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum RunEvent {
+    /// An allocation of an earlier run that nobody has seen to be gone, and that may still be billed.
+    Unconfirmed {
+        /// What the journal has of it.
+        entry: OpenEntry,
+    },
     /// An allocation is being rented.
     Renting,
     /// Its agent answers.

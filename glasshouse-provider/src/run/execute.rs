@@ -1,6 +1,7 @@
 //! A plan of segments on one allocation: rent, upload, run each, end, prove.
 
-use std::time::Instant;
+use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use glasshouse_core::channel::{EventBody, EventHeader};
 use glasshouse_core::fixed::Nonce32;
@@ -14,6 +15,9 @@ use super::setup::Setup;
 use super::uploads::Uploads;
 use super::{RunError, RunEvent};
 use crate::supervisor::{Rented, SupervisorError};
+
+/// After a signal a segment has this long to stop and to wipe what it holds; a service manager kills after 90 s.
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What a plan came to. An error stands beside what came home before it.
 #[derive(Debug)]
@@ -77,6 +81,9 @@ pub(super) async fn execute(
     // What an earlier owner left behind is ended first: it may hold the port, the card or the budget.
     supervisor.recover().await?;
     let mut tell = Teller { began: Instant::now(), moments: Vec::new(), setup, listener };
+    for entry in setup.journal.open_entries() {
+        tell.event(RunEvent::Unconfirmed { entry });
+    }
     tell.event(RunEvent::Renting);
     let request = setup.rent_request();
     let rented = tokio::select! {
@@ -89,9 +96,16 @@ pub(super) async fn execute(
     tell.moment("rented", None);
     tell.event(RunEvent::Rented { id: rented.allocation.id.clone() });
     let mut begun = Vec::new();
-    let ran = tokio::select! {
-        ran = segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell) => ran,
-        () = interrupted(setup) => Err(RunError::Interrupted),
+    let ran = {
+        let mut running = pin!(segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell));
+        tokio::select! {
+            ran = &mut running => ran,
+            why = rented.watch() => Err(why.into()),
+            () = interrupted(setup) => {
+                in_good_order(setup, running).await;
+                Err(RunError::Interrupted)
+            }
+        }
     };
     tell.event(RunEvent::Ending);
     tell.moment("end-requested", None);
@@ -135,10 +149,13 @@ async fn segments(
     uploads.send(rented, tell).await?;
     tell.moment("uploaded", None);
     for (position, mode) in plan.iter().copied().enumerate() {
+        if tell.is_stopped() {
+            return Err(RunError::Interrupted);
+        }
         tell.event(RunEvent::SegmentStarted { position, of: plan.len(), mode });
         let (start, link) = setup.segment(position, mode, uploads, rented)?;
-        let (client, limit, outage) = (&rented.client, setup.limit(), setup.outage());
-        let leg = Leg { client, start, position, mode, limit, outage, artifacts };
+        let (limit, outage) = (setup.limit(), setup.outage());
+        let leg = Leg { rented, start, position, mode, limit, outage, artifacts };
         begun.push(Begun::new(&leg, link));
         let Some(current) = begun.last_mut() else { continue };
         let ended = leg.drive(current, tell).await;
@@ -146,6 +163,17 @@ async fn segments(
         ended?;
     }
     Ok(())
+}
+
+/// A first signal asks the segment to stop, so that it exports, zeroizes and says so. A second one, or too long a wait,
+/// leaves that to the end of the allocation.
+async fn in_good_order(setup: &Setup, running: impl Future<Output = Result<(), RunError>>) {
+    setup.stop.stop();
+    tokio::select! {
+        _ = running => {}
+        () = interrupted(setup) => {}
+        () = tokio::time::sleep(GRACE) => {}
+    }
 }
 
 /// Ctrl-C or SIGTERM; never, when the tool handles signals itself.

@@ -1,5 +1,6 @@
 //! What came home of one segment.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use glasshouse_core::channel::{EventBody, EventHeader, Interval, Outcome, Phase};
@@ -12,23 +13,42 @@ use glasshouse_core::overhead::{
 use glasshouse_core::record::{RawSegmentRecord, SessionRecord};
 use glasshouse_core::refusal::Refusal;
 use glasshouse_core::traits::{Device, Receipt};
+use glasshouse_core::transcript::sha256;
 
+use super::RunError;
 use crate::wire::{SegmentStep, StepMark};
 
-/// An artifact as the workload exported it.
+/// An artifact as the workload exported it, durable in the output folder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TrainedArtifact {
     /// File name.
     pub name: String,
     /// SHA-256, as the runtime signed it and the owner checked it.
     pub sha256: Digest32,
-    /// Its content.
-    pub bytes: Vec<u8>,
+    /// Its length.
+    pub bytes: u64,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+impl TrainedArtifact {
+    /// Its content, if that is still what came home.
+    ///
+    /// # Errors
+    /// [`RunError::Artifact`] when the file was removed or changed.
+    pub fn read(&self) -> Result<Vec<u8>, RunError> {
+        let wrong = |why: String| RunError::Artifact { name: self.name.clone(), why };
+        let bytes = std::fs::read(&self.path).map_err(|e| wrong(format!("{}: {e}", self.path.display())))?;
+        match sha256(&bytes) == self.sha256 {
+            true => Ok(bytes),
+            false => Err(wrong(format!("{} was changed since it came home", self.path.display()))),
+        }
+    }
 }
 
 impl std::fmt::Debug for TrainedArtifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({} bytes, {})", self.name, self.bytes.len(), self.sha256.short())
+        write!(f, "{} ({} bytes, {})", self.name, self.bytes, self.sha256.short())
     }
 }
 

@@ -17,6 +17,7 @@ use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 
 use super::artifacts::ArtifactFolder;
+use super::builder::Supervise;
 use super::drive::Link;
 use super::limits::{Limits, progress_interval};
 use super::uploads::Uploads;
@@ -62,6 +63,7 @@ pub(super) struct Setup {
     pub(super) handle_signals: bool,
     pub(super) stop: StopHandle,
     pub(super) patience: Option<Patience>,
+    pub(super) supervise: Option<Supervise>,
     /// Segments in the plan, which share the record.
     pub(super) segments: usize,
     /// Bytes of all artifacts together.
@@ -71,21 +73,23 @@ pub(super) struct Setup {
 impl Setup {
     pub(super) fn supervisor(&self) -> Supervisor {
         let supervisor = Supervisor::new(self.provider.clone(), self.journal.clone());
-        match self.patience {
+        let supervisor = match self.patience {
             Some(patience) => supervisor.patience(patience),
+            None => supervisor,
+        };
+        match &self.supervise {
+            Some(supervise) => supervise(supervisor),
             None => supervisor,
         }
     }
 
     pub(super) fn rent_request(&self) -> RentRequest {
-        let mut env = self.env.clone();
-        env.insert(crate::roles::ANTI_DEBUG_VARIABLE.to_owned(), self.anti_debug.as_str().to_owned());
         RentRequest {
             filter: self.filter.clone(),
             image: self.image.clone(),
             gate_key: self.gate.public(),
             linger: self.linger,
-            env,
+            env: agent_env(&self.env, self.anti_debug),
             disk_gib: self.disk_gib,
             time_limit: self.time_limit,
         }
@@ -193,6 +197,12 @@ impl Setup {
             }
         }
     }
+}
+
+/// The environment that the tool asked for, with what the run itself tells its agent.
+pub(super) fn agent_env(env: &BTreeMap<String, String>, anti_debug: AntiDebugLevel) -> BTreeMap<String, String> {
+    let level = (crate::roles::ANTI_DEBUG_VARIABLE.to_owned(), anti_debug.as_str().to_owned());
+    env.iter().map(|(name, value)| (name.clone(), value.clone())).chain([level]).collect()
 }
 
 /// Each session of the gate takes its own copy of the data key over, in memory that is wiped.

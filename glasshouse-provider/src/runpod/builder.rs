@@ -4,6 +4,8 @@ use super::{Cloud, RunPodProvider};
 use crate::rest::{ConfigError, Connection, Pacing};
 
 const KEY_VARIABLE: &str = "RUNPOD_API_KEY";
+/// The environment may name an address under it, or one of this machine: the key goes nowhere else.
+const DOMAIN: &str = "runpod.io";
 const ADDRESS_VARIABLE: &str = "RUNPOD_API_URL";
 const ADDRESS: &str = "https://api.runpod.io";
 /// Pods answer HTTP at `https://POD-PORT.` and this.
@@ -73,6 +75,7 @@ impl RunPodBuilder {
                 variable: KEY_VARIABLE,
                 key: None,
                 base: ADDRESS.to_owned(),
+                home: None,
                 pacing: Pacing::default(),
             },
             clouds: None,
@@ -91,10 +94,7 @@ impl RunPodBuilder {
     /// With the key in `RUNPOD_API_KEY`, and the address in `RUNPOD_API_URL` where it is set.
     pub fn from_env() -> Self {
         let mut builder = Self::new();
-        builder.connection.key = std::env::var(KEY_VARIABLE).ok();
-        if let Ok(address) = std::env::var(ADDRESS_VARIABLE) {
-            builder.connection.base = address;
-        }
+        builder.connection.read_environment(ADDRESS_VARIABLE, DOMAIN);
         builder
     }
 
@@ -108,7 +108,7 @@ impl RunPodBuilder {
     /// Where the API is; `https://api.runpod.io` when not given.
     #[must_use]
     pub fn address(mut self, url: impl Into<String>) -> Self {
-        self.connection.base = url.into();
+        (self.connection.base, self.connection.home) = (url.into(), None);
         self
     }
 

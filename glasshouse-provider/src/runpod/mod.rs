@@ -27,7 +27,7 @@ use glasshouse_core::traits::{
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, id_to_be};
 use crate::rest::{Answer, Api, Call, ConfigError, array, message};
 use crate::roles::agent_environment;
 use crate::{clock, image};
@@ -36,6 +36,7 @@ use offers::{Cloud, OfferId};
 use pod::Pod;
 
 const NAME: &str = "runpod";
+const CONTAINER_SOURCE: &str = "runpod-pod-id";
 
 /// Something that a pod can be told; ending it is [`Provider::request_terminate`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +73,24 @@ impl RunPodProvider {
         RunPodBuilder::from_env().build()
     }
 
-    /// The request that [`Provider::create`] would make, without making it. The launch secret is not in it.
+    /// The requests that renting this offer and ending it would make, without making them. Neither the account's key nor
+    /// the launch secret is in them.
     ///
     /// # Errors
     /// [`ProviderError::Refused`] as `create` would.
-    pub fn plan(&self, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
-        let call = self.create_call(offer, spec)?;
-        Ok(Plan::new(self.api.describe(&call), call.body, &spec.launch_secret, offer, spec))
+    pub fn plan(&self, filter: &OfferFilter, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
+        let id = id_to_be();
+        let clouds = self.settings.clouds.iter().filter(|cloud| cloud.fits(filter));
+        let count = filter.gpu_count.unwrap_or(1);
+        let calls = clouds.map(|cloud| offers::call(*cloud, count, filter)).chain([
+            self.create_call(offer, spec)?,
+            pod_call("observe", &id),
+            terminate_call(&id),
+            pods_call("find"),
+            spend_call(&id),
+        ]);
+        Ok(calls
+            .fold(Plan::new(offer, spec), |plan, call| plan.with(call.name, self.api.describe(&call), call.body, spec)))
     }
 
     /// Stops, starts or restarts a pod.
@@ -114,7 +126,7 @@ impl RunPodProvider {
         let wanted = OfferId::parse(&offer.id).ok_or_else(|| refused(format!("{:?} is no offer of it", offer.id)))?;
         let image = image::pinned(spec).map_err(refused)?;
         let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port));
-        let env = agent_environment(spec, bind);
+        let env = agent_environment(spec, bind, Some(CONTAINER_SOURCE));
         if let Some((name, _)) = env.iter().find(|(_, value)| self.api.is_in(value)) {
             return Err(refused(format!("{name} holds the account's API key; it must not leave the owner")));
         }
@@ -140,7 +152,7 @@ impl RunPodProvider {
 
     /// Every pod that is not `TERMINATED`. One that cannot be read is an error: leaving it out would look like absence.
     async fn pods(&self, name: &'static str) -> Result<Vec<Pod>, ProviderError> {
-        let call = Call::new(name, "GET pods", Method::GET, &["v2", "pods"]);
+        let call = pods_call(name);
         let value = self.api.json(&call, None).await?;
         let listed = value.pointer("/pods").and_then(Value::as_array);
         let listed = listed.ok_or_else(|| self.api.unintelligible(&call, "there is no list of pods in it"))?;
@@ -150,7 +162,7 @@ impl RunPodProvider {
     }
 
     async fn pod(&self, name: &'static str, id: &AllocationId) -> Result<Pod, ProviderError> {
-        let call = Call::new(name, "GET pods/id", Method::GET, &["v2", "pods", &id.0]);
+        let call = pod_call(name, id);
         let value = self.api.json(&call, Some(id)).await?;
         match Pod::read(&value) {
             Some(pod) if pod.allocation.id != *id => Err(self.api.unintelligible(&call, "it is about another pod")),
@@ -223,7 +235,7 @@ impl Provider for RunPodProvider {
     }
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
-        let call = Call::new("request_terminate", "DELETE pods/id", Method::DELETE, &["v2", "pods", &id.0]);
+        let call = terminate_call(id);
         let answer = self.api.send(&call).await?;
         if answer.status.is_success() {
             return Ok(());
@@ -244,10 +256,7 @@ impl Provider for RunPodProvider {
     }
 
     async fn spend(&self, id: &AllocationId) -> Result<Option<Spend>, ProviderError> {
-        let call = Call::new("spend", "GET billing/pods", Method::GET, &["v2", "billing", "pods"])
-            .query("podId", id.0.as_str())
-            .query("bucketSize", "day");
-        let value = self.api.json(&call, None).await?;
+        let value = self.api.json(&spend_call(id), None).await?;
         let amounts: Vec<f64> = array(&value, "/records")
             .filter(|record| record.pointer("/podId").and_then(Value::as_str) == Some(&id.0))
             .filter_map(|record| record.pointer("/totalAmount")?.as_f64())
@@ -257,4 +266,22 @@ impl Provider for RunPodProvider {
         let spend = Spend { dollars: amounts.iter().sum(), read_at: clock::wall(), is_final: false };
         Ok((!amounts.is_empty()).then_some(spend))
     }
+}
+
+fn pods_call(name: &'static str) -> Call {
+    Call::new(name, "GET pods", Method::GET, &["v2", "pods"])
+}
+
+fn pod_call(name: &'static str, id: &AllocationId) -> Call {
+    Call::new(name, "GET pods/id", Method::GET, &["v2", "pods", &id.0])
+}
+
+fn terminate_call(id: &AllocationId) -> Call {
+    Call::new("request_terminate", "DELETE pods/id", Method::DELETE, &["v2", "pods", &id.0])
+}
+
+fn spend_call(id: &AllocationId) -> Call {
+    Call::new("spend", "GET billing/pods", Method::GET, &["v2", "billing", "pods"])
+        .query("podId", id.0.as_str())
+        .query("bucketSize", "day")
 }

@@ -79,6 +79,18 @@ impl OfferId {
     }
 }
 
+pub(super) fn call(cloud: Cloud, count: u32, filter: &OfferFilter) -> Call {
+    let call = Call::new("offers", "GET catalog/gpus", Method::GET, &["v2", "catalog", "gpus"])
+        .query("include", "AVAILABILITY")
+        .query("product", "POD")
+        .query("cloud", cloud.text())
+        .query("count", count.to_string());
+    match filter.min_cuda {
+        Some(floor) => call.query("minCudaVersion", cuda_text(floor)),
+        None => call,
+    }
+}
+
 /// 128 as `12.8`.
 pub(super) fn cuda_text(version: u32) -> String {
     format!("{}.{}", version.wrapping_div(10), version.wrapping_rem(10))
@@ -97,14 +109,7 @@ impl RunPodProvider {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let mut call = Call::new("offers", "GET catalog/gpus", Method::GET, &["v2", "catalog", "gpus"])
-            .query("include", "AVAILABILITY")
-            .query("product", "POD")
-            .query("cloud", cloud.text())
-            .query("count", count.to_string());
-        if let Some(floor) = filter.min_cuda {
-            call = call.query("minCudaVersion", cuda_text(floor));
-        }
+        let call = call(cloud, count, filter);
         let value = self.api.json(&call, None).await?;
         if value.pointer("/gpus").and_then(Value::as_array).is_none() {
             return Err(self.api.unintelligible(&call, "there is no list of GPUs in it"));

@@ -60,7 +60,7 @@ impl Pod {
             endpoints.extend(proxy.map(|domain| Endpoint::Proxy(format!("https://{id}-{port}.{domain}"))));
         }
         Observation {
-            container: Some(ContainerId { source: "runpod-pod-id".to_owned(), value: id.clone() }),
+            container: Some(ContainerId { source: super::CONTAINER_SOURCE.to_owned(), value: id.clone() }),
             allocation: self.allocation,
             state,
             endpoints,

@@ -8,16 +8,14 @@
 )]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_core::manifest::PublicInput;
 use glasshouse_core::package::{PackageDigests, open_file};
+use glasshouse_core::public_file::{PublicFile, PublicFileError};
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::Inputs;
-use sha2::{Digest as _, Sha256};
 
 use super::run::SegmentFailure;
 
@@ -34,7 +32,7 @@ pub(super) fn from_package(
     Ok(Inputs { sealed: opened.entries, public: public_inputs(&opened.manifest.public_inputs)? })
 }
 
-fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, SegmentFailure> {
+fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, Arc<PublicFile>>, SegmentFailure> {
     if wanted.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -47,14 +45,13 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, PathBuf>, Se
                 folder.as_ref().ok_or_else(|| failure(&input.name, format!("set {PUBLIC_INPUTS_VARIABLE}")))?;
             provide(input, folder)?;
             let path = folder.join(&input.name);
-            let (seen, bytes) =
-                sha256_of(&path).map_err(|e| failure(&input.name, format!("{}: {e}", path.display())))?;
-            if seen != input.sha256 || bytes != input.bytes {
-                let why =
-                    format!("expected SHA-256 {} of {} bytes, found {seen} of {bytes}", input.sha256, input.bytes);
-                return Err(failure(&input.name, why));
-            }
-            Ok((input.name.clone(), path))
+            let file = PublicFile::pinned(&path, input).map_err(|error| match error {
+                PublicFileError::Digest { .. } => {
+                    failure(&input.name, format!("{}: {error}; put the pinned file there", path.display()))
+                }
+                other => failure(&input.name, other.to_string()),
+            })?;
+            Ok((input.name.clone(), Arc::new(file)))
         })
         .collect()
 }
@@ -74,17 +71,4 @@ fn provide(input: &PublicInput, folder: &Path) -> Result<(), SegmentFailure> {
 #[cfg(not(feature = "hub"))]
 fn provide(_: &PublicInput, _: &Path) -> Result<(), SegmentFailure> {
     Ok(())
-}
-
-fn sha256_of(path: &Path) -> std::io::Result<(Digest32, u64)> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut total, mut buffer) = (Sha256::new(), 0_u64, vec![0; 1 << 20]);
-    loop {
-        let count = file.read(&mut buffer)?;
-        let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else {
-            return Ok((Fixed(hash.finalize().into()), total));
-        };
-        hash.update(piece);
-        total = total.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-    }
 }

@@ -28,15 +28,17 @@ use glasshouse_core::traits::{
     Allocation, AllocationId, AllocationState, CreateOutcome, Endpoint, LaunchSpec, LogChunk, Observation, Offer,
     OfferFilter, Provider, ProviderError, Spend,
 };
+use serde_json::Value;
 
 use crate::clock;
-use crate::plan::Plan;
+use crate::plan::{Plan, id_to_be};
 use crate::rest::ConfigError;
 use builder::Settings;
 use command::Failed;
 use job::Job;
 
 const NAME: &str = "slurm";
+const CONTAINER_SOURCE: &str = "slurm-job";
 
 /// A [`Provider`] whose allocations are batch jobs of this user. The job's name is the allocation's.
 ///
@@ -62,26 +64,34 @@ impl SlurmProvider {
         SlurmBuilder::new().build()
     }
 
-    /// The command that [`Provider::create`] would run, without running it. The launch secret is not in it.
+    /// The commands that submitting this job and ending it would run, without running them. The launch secret is not in
+    /// them: it goes with the environment.
     ///
     /// # Errors
     /// [`ProviderError::Refused`] as `create` would.
     pub fn plan(&self, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
         let submission = self.submission(offer, spec)?;
-        let request = format!("sbatch {}", submission.arguments.join(" "));
-        Ok(Plan::new(request, Some(submission.script.into()), &spec.launch_secret, offer, spec))
+        let id = id_to_be();
+        let (of_one, cancel) = (squeue(&["--states=all", &format!("--jobs={id}")]), scancel(&id.0));
+        let said = |call, command: &str, arguments: &[String], input: Option<String>, plan: Plan| {
+            plan.with(call, format!("{command} {}", arguments.join(" ")), input.map(Value::from), spec)
+        };
+        let plan = said("offers", "sinfo", &offers::SINFO.map(str::to_owned), None, Plan::new(offer, spec));
+        let plan = said("create", "sbatch", &submission.arguments, Some(submission.script), plan);
+        let plan = said("observe", "squeue", &of_one, None, plan);
+        let plan = said("request_terminate", "scancel", &cancel, None, plan);
+        Ok(said("find", "squeue", &squeue(&OWN_JOBS), None, plan))
     }
 
     /// Jobs of this user that are not over.
     async fn living(&self, call: &'static str) -> Result<Vec<Job>, ProviderError> {
-        let jobs = self.jobs(call, &["--me", "--states=all"]).await.map_err(|failed| failed.into_error(call))?;
+        let jobs = self.jobs(call, &OWN_JOBS).await.map_err(|failed| failed.into_error(call))?;
         Ok(jobs.into_iter().filter(|job| !job.is_over()).collect())
     }
 
     async fn jobs(&self, call: &'static str, which: &[&str]) -> Result<Vec<Job>, Failed> {
-        let format = format!("--format={}", job::FORMAT);
-        let mut arguments = vec!["--noheader", &format];
-        arguments.extend(which);
+        let arguments = squeue(which);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let text = self.settings.run_again("squeue", &arguments).await?;
         let jobs: Option<Vec<Job>> = text.lines().filter(|line| !line.trim().is_empty()).map(Job::read).collect();
         // One that was left out would look like absence.
@@ -152,7 +162,7 @@ impl Provider for SlurmProvider {
         };
         let endpoint = if state == AllocationState::Running { self.endpoint(&job).await } else { None };
         Ok(Observation {
-            container: Some(ContainerId { source: "slurm-job".to_owned(), value: id.0.clone() }),
+            container: Some(ContainerId { source: CONTAINER_SOURCE.to_owned(), value: id.0.clone() }),
             gpu_count: Some(job.gpus).filter(|_| state == AllocationState::Running),
             endpoints: endpoint.into_iter().collect(),
             state,
@@ -173,8 +183,8 @@ impl Provider for SlurmProvider {
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
         let Some(number) = job::number(id) else { return Ok(()) };
-        // `--quiet`: a job that is over is no error.
-        let said = self.settings.run_again("scancel", &["--quiet", &number.to_string()]).await;
+        let arguments = scancel(&number.to_string());
+        let said = self.settings.run_again("scancel", &arguments.each_ref().map(String::as_str)).await;
         match said {
             Ok(_) => {}
             Err(Failed::Said { words, .. }) if words.contains("Invalid job id") => {}
@@ -193,4 +203,16 @@ impl Provider for SlurmProvider {
     async fn spend(&self, _id: &AllocationId) -> Result<Option<Spend>, ProviderError> {
         Ok(Some(Spend { dollars: 0.0, read_at: clock::wall(), is_final: true }))
     }
+}
+
+const OWN_JOBS: [&str; 2] = ["--me", "--states=all"];
+
+fn squeue(which: &[&str]) -> Vec<String> {
+    let format = format!("--format={}", job::FORMAT);
+    ["--noheader", &format].iter().chain(which).map(|argument| (*argument).to_owned()).collect()
+}
+
+/// `--quiet`: a job that is over is no error.
+fn scancel(number: &str) -> [String; 2] {
+    ["--quiet".to_owned(), number.to_owned()]
 }

@@ -7,7 +7,7 @@ use crate::gpu_models::compute_capability;
 use crate::rest::printable;
 
 /// Partition, availability, GRES, number of nodes.
-const FORMAT: &str = "--format=%R|%a|%G|%D";
+pub(super) const SINFO: [&str; 2] = ["--noheader", "--format=%R|%a|%G|%D"];
 
 /// What of an offer a submission needs, as text in [`Offer::id`]: `PARTITION:TYPE:COUNT:DISK`, `-` for no type.
 pub(super) struct Wanted {
@@ -37,8 +37,7 @@ impl Wanted {
 
 impl SlurmProvider {
     pub(super) async fn partitions(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
-        let text =
-            self.settings.run_again("sinfo", &["--noheader", FORMAT]).await.map_err(|f| f.into_error("offers"))?;
+        let text = self.settings.run_again("sinfo", &SINFO).await.map_err(|f| f.into_error("offers"))?;
         let mut offers: Vec<Offer> = text.lines().flat_map(|line| self.of_line(line, filter)).collect();
         offers.dedup_by(|a, b| a.id == b.id);
         Ok(offers)
@@ -65,7 +64,7 @@ impl SlurmProvider {
                 gpu: model,
                 gpu_count: gpus,
                 price_per_hour: 0.0,
-                location: Some(printable(&format!("partition {partition}, {nodes} nodes"))),
+                location: Some(printable(&format!("partition {partition} (nodes: {nodes})"))),
             })
         };
         kinds.into_iter().filter_map(offer).collect()

@@ -8,7 +8,7 @@ use glasshouse_core::traits::{AllocationId, LaunchSpec, Offer, ProviderError};
 
 use super::command::Failed;
 use super::offers::Wanted;
-use super::{NAME, SlurmProvider};
+use super::{CONTAINER_SOURCE, NAME, SlurmProvider};
 use crate::roles::agent_environment;
 
 /// What the nodes' programs need of the owner's environment.
@@ -32,7 +32,11 @@ impl SlurmProvider {
         if spec.name.is_empty() || spec.name.starts_with('-') || !is_name(&spec.name) {
             return Err(refused(format!("the name {:?} is more than letters, digits, - _ .", spec.name)));
         }
-        let env = agent_environment(spec, SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port)));
+        let env = agent_environment(
+            spec,
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port)),
+            Some(CONTAINER_SOURCE),
+        );
         let is_variable = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if let Some(name) = env.keys().find(|name| name.is_empty() || !is_variable(name)) {
             return Err(refused(format!("{name:?} is no name of an environment variable")));

@@ -1,104 +1,169 @@
 //! The end of an allocation: asked for until it is accepted, then absence seen twice, then the bill.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
 use glasshouse_core::clock::UnixMillis;
-use glasshouse_core::overhead::{Figure, Label};
+use glasshouse_core::overhead::{Cleanup, Figure, Label};
 use glasshouse_core::record::{BilledSpend, CleanupProof};
 use glasshouse_core::traits::{AllocationId, Provider, ProviderError};
+use tokio::time::Instant;
 
+use super::money::Ledger;
+use super::pause::pause;
 use super::{Journal, OpenEntry, Patience, SupervisorError};
 use crate::clock;
 
-/// Ends what an entry stands for, as far as it can be found. An error is that of the journal alone: the end was asked for
-/// and looked for all the same.
-pub(super) async fn end(
-    provider: &dyn Provider,
-    journal: &Journal,
-    patience: Patience,
-    entry: &OpenEntry,
-) -> Result<CleanupProof, SupervisorError> {
-    let deadline = Instant::now() + patience.end;
-    let mut requested_at = None;
-    let mut absent_at: Vec<UnixMillis> = Vec::new();
-    while absent_at.len() < 2 && Instant::now() < deadline {
-        match look(provider, entry).await {
-            // Absence counts from the request on; one that was gone before is asked to end all the same.
-            Look::Absent if requested_at.is_some() => {
-                absent_at.push(clock::wall());
-                tokio::time::sleep(patience.absence_spacing).await;
+/// What everything that ends allocations shares.
+#[derive(Clone)]
+pub(super) struct Core {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) journal: Arc<Journal>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) patience: Patience,
+}
+
+impl Core {
+    /// Ends what an entry stands for, as far as it can be found. An error is that of the journal alone: the end was
+    /// asked for and looked for all the same. `seen` says that the provider has shown it before: until it has, its
+    /// absence means nothing for as long as a fresh allocation may be hidden.
+    pub(super) async fn end(&self, entry: &OpenEntry, seen: bool) -> Result<CleanupProof, SupervisorError> {
+        let sightings = self.until_absent(entry, seen).await;
+        let spend = match &entry.id {
+            Some(id) => self.provider.spend(id).await.ok().flatten().and_then(|spend| {
+                let dollars = Figure::new(spend.dollars)?;
+                Some(BilledSpend { dollars, read_at: spend.read_at, is_final: spend.is_final })
+            }),
+            None => None,
+        };
+        let allocation = entry.id.clone().map_or_else(|| entry.name.clone(), |id| id.0);
+        // A request that nobody accepted is still one that was made: without a date the proof would say `kept`.
+        let requested_at = sightings.requested_at.or(Some(clock::wall()));
+        let proof = |absent_at| {
+            let provider = Label::lossy(self.provider.name());
+            CleanupProof::new(provider, allocation.clone(), requested_at, absent_at, spend)
+        };
+        let journalled = match sightings.is_gone() {
+            true => {
+                self.ledger.settle(&entry.name, spend.map(|spend| spend.dollars.value()));
+                self.journal.gone(&entry.name)
             }
-            Look::Absent => {
-                request_all(provider, entry.id.iter().cloned().collect()).await;
-                requested_at = Some(clock::wall());
-            }
-            Look::There(ids) => {
-                absent_at.clear();
-                if request_all(provider, ids).await {
-                    requested_at.get_or_insert_with(clock::wall);
-                }
-                tokio::time::sleep(patience.poll).await;
-            }
-            Look::Unknown => {
-                absent_at.clear();
-                tokio::time::sleep(patience.poll).await;
-            }
+            false => Ok(()),
+        };
+        match journalled {
+            Ok(()) => Ok(proof(sightings.absent_at)),
+            // Record and journal say the same: an allocation that the journal still has is not confirmed to be gone.
+            Err(error) => Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error }),
         }
     }
-    let id = entry.id.clone();
-    let spend = match &id {
-        Some(id) => provider.spend(id).await.ok().flatten().and_then(|spend| {
-            let dollars = Figure::new(spend.dollars)?;
-            Some(BilledSpend { dollars, read_at: spend.read_at, is_final: spend.is_final })
-        }),
-        None => None,
-    };
-    let allocation = id.map_or_else(|| entry.name.clone(), |id| id.0);
-    let gone = absent_at.len() >= 2;
-    // A request that nobody accepted is still one that was made: without a date the proof would say `kept`.
-    let requested_at = requested_at.or(Some(clock::wall()));
-    let proof = |absent_at| {
-        CleanupProof::new(Label::lossy(provider.name()), allocation.clone(), requested_at, absent_at, spend)
-    };
-    let journalled = if gone { journal.gone(&entry.name) } else { Ok(()) };
-    match journalled {
-        Ok(()) => Ok(proof(absent_at)),
-        // Record and journal say the same: an allocation that the journal still has is not confirmed to be gone.
-        Err(error) => Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error }),
+
+    /// The same, for one that is not wanted any more: whether it was seen to be gone, and the journal says so.
+    pub(super) async fn is_ended(&self, entry: &OpenEntry, seen: bool) -> bool {
+        self.end(entry, seen).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
+    }
+
+    async fn until_absent(&self, entry: &OpenEntry, mut seen: bool) -> Sightings {
+        let hidden = if seen { Duration::ZERO } else { hidden_for(entry.asked_at, self.patience.settle) };
+        let began = Instant::now();
+        let deadline = began + self.patience.end + hidden;
+        let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
+        while !sightings.is_gone() && Instant::now() < deadline {
+            let look = self.look(entry).await;
+            if !matches!(look, Look::Absent) {
+                sightings.absent_at.clear();
+            }
+            match look {
+                // Absence counts from the request on; one that was gone before is asked to end all the same.
+                Look::Absent if sightings.requested_at.is_none() => {
+                    let _ = self.request(entry.id.iter()).await;
+                    sightings.requested_at = Some(clock::wall());
+                }
+                // It was asked for a moment ago, and may come to be seen yet.
+                Look::Absent if !seen && began.elapsed() < hidden => pause(self.patience.poll, None, deadline).await,
+                Look::Absent => {
+                    sightings.absent_at.push(clock::wall());
+                    if !sightings.is_gone() {
+                        tokio::time::sleep(self.patience.absence_spacing).await;
+                    }
+                }
+                Look::There(ids) => {
+                    seen = true;
+                    let refused = self.request(ids.iter()).await.err();
+                    if refused.is_none() {
+                        sightings.requested_at.get_or_insert_with(clock::wall);
+                    }
+                    pause(self.patience.poll, refused.as_ref(), deadline).await;
+                }
+                Look::Unknown(error) => pause(self.patience.poll, Some(&error), deadline).await,
+            }
+        }
+        sightings
+    }
+
+    /// By name, by id, and in the list of everything: what any of the three shows is there.
+    async fn look(&self, entry: &OpenEntry) -> Look {
+        let mut there: Vec<AllocationId> = Vec::new();
+        match self.provider.find(&entry.name).await {
+            Ok(found) => there.extend(found.into_iter().map(|allocation| allocation.id)),
+            Err(ProviderError::NotFound { .. }) => {}
+            Err(error) => return Look::Unknown(error),
+        }
+        if let Some(id) = &entry.id {
+            match self.provider.observe(id).await {
+                Ok(_) => there.push(id.clone()),
+                Err(ProviderError::NotFound { .. }) => {}
+                Err(error) => return Look::Unknown(error),
+            }
+        }
+        if there.is_empty() {
+            match self.provider.list_owned().await {
+                Ok(owned) => {
+                    let same = owned.into_iter().filter(|a| a.name == entry.name || entry.id.as_ref() == Some(&a.id));
+                    there.extend(same.map(|allocation| allocation.id));
+                }
+                Err(error) => return Look::Unknown(error),
+            }
+        }
+        there.sort();
+        there.dedup();
+        if there.is_empty() { Look::Absent } else { Look::There(there) }
+    }
+
+    /// Asks for the end of each. The error is the last one of those that were not accepted.
+    pub(super) async fn request(&self, ids: impl Iterator<Item = &AllocationId>) -> Result<(), ProviderError> {
+        let mut last = Ok(());
+        for id in ids {
+            match self.provider.request_terminate(id).await {
+                Ok(()) | Err(ProviderError::NotFound { .. }) => {}
+                Err(error) => last = Err(error),
+            }
+        }
+        last
+    }
+}
+
+struct Sightings {
+    requested_at: Option<UnixMillis>,
+    absent_at: Vec<UnixMillis>,
+}
+
+impl Sightings {
+    fn is_gone(&self) -> bool {
+        self.absent_at.len() >= 2
     }
 }
 
 enum Look {
     There(Vec<AllocationId>),
     Absent,
-    Unknown,
+    Unknown(ProviderError),
 }
 
-/// By id and by name: an id that is unknown and a name that finds something is something.
-async fn look(provider: &dyn Provider, entry: &OpenEntry) -> Look {
-    let mut there: Vec<AllocationId> = match provider.find(&entry.name).await {
-        Ok(found) => found.into_iter().map(|allocation| allocation.id).collect(),
-        Err(ProviderError::NotFound { .. }) => Vec::new(),
-        Err(_) => return Look::Unknown,
-    };
-    if let Some(id) = &entry.id {
-        match provider.observe(id).await {
-            Ok(_) if !there.contains(id) => there.push(id.clone()),
-            Ok(_) | Err(ProviderError::NotFound { .. }) => {}
-            Err(_) => return Look::Unknown,
-        }
+/// How much longer something that was asked for at `asked_at` may be hidden. A clock that went back since shortens nothing.
+fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
+    match clock::wall().0.checked_sub(asked_at.0) {
+        // Whole seconds: this waits rather longer than shorter.
+        Some(age) => settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())),
+        None => settle,
     }
-    if there.is_empty() { Look::Absent } else { Look::There(there) }
-}
-
-/// Whether every request was accepted.
-async fn request_all(provider: &dyn Provider, ids: Vec<AllocationId>) -> bool {
-    let mut accepted = true;
-    for id in ids {
-        match provider.request_terminate(&id).await {
-            Ok(()) | Err(ProviderError::NotFound { .. }) => {}
-            Err(_) => accepted = false,
-        }
-    }
-    accepted
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{AllocationId, AllocationState, ProviderError};
 
-use super::JournalError;
+use super::{BootPhase, JournalError, Tried};
 use crate::client::ClientError;
 
 /// Why there is no allocation, or no proof of its end.
@@ -63,17 +63,56 @@ pub enum SupervisorError {
         /// The end of its log.
         log: String,
     },
-    /// The agent did not answer in time.
-    #[error("the agent on {id} did not answer within {} s, last in state {state:?}: {why}", after.as_secs())]
-    NotReachable {
+    /// A phase took longer than its budget. Its end was asked for.
+    #[error("{id} was stuck in phase {phase} for more than {} s, last in state {state:?}: {why}", budget.as_secs_f64())]
+    Stuck {
         /// Which one.
         id: AllocationId,
-        /// How long it was waited for.
-        after: Duration,
+        /// The phase.
+        phase: BootPhase,
+        /// What it had.
+        budget: Duration,
         /// The state seen last.
         state: AllocationState,
         /// What happened last.
         why: String,
+    },
+    /// The offer was taken by someone else.
+    #[error("offer {offer} is taken")]
+    NoCapacity {
+        /// Which one.
+        offer: String,
+    },
+    /// Several offers came to nothing, each in its own way.
+    #[error("{} offers of {provider} came to nothing: {}", tried.len(), each(tried))]
+    GaveUp {
+        /// Which provider.
+        provider: &'static str,
+        /// Each of them, in order.
+        tried: Vec<Tried>,
+    },
+    /// It could cost more than there is.
+    #[error(
+        "it could come to {worst:.2} $, and {left:.2} $ of {budget:.2} $ are left; shorten its time limit, or spend more"
+    )]
+    OverBudget {
+        /// Price until its time limit, US dollars.
+        worst: f64,
+        /// What is not spent or promised, US dollars.
+        left: f64,
+        /// The whole budget, US dollars.
+        budget: f64,
+    },
+    /// There is a budget, and nothing says how long the allocation may run.
+    #[error("a budget needs a time limit: without one nobody can tell what an allocation comes to; set one")]
+    NoTimeLimit,
+    /// It ran for as long as it may. Its end was asked for.
+    #[error("{id} ran into its time limit of {} s", limit.as_secs_f64())]
+    OutOfTime {
+        /// Which one.
+        id: AllocationId,
+        /// The limit.
+        limit: Duration,
     },
     /// What answers is not this allocation's agent.
     #[error(transparent)]
@@ -81,4 +120,8 @@ pub enum SupervisorError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness; nothing was asked for")]
     NoRandomness,
+}
+
+fn each(tried: &[Tried]) -> String {
+    tried.iter().map(|tried| format!("{} ({})", tried.error, tried.offer)).collect::<Vec<_>>().join("; ")
 }

@@ -1,93 +1,99 @@
-//! What must hold for every provider: nothing is rented without a journal entry, everything rented is ended, and its
-//! absence is seen, not assumed.
+//! What must hold for every provider: nothing is rented without a journal entry, every phase has its deadline and every
+//! dollar its budget, everything rented is ended, and its absence is seen, not assumed.
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod attempt;
+mod boot;
+mod dial;
 mod end;
 mod error;
 mod journal;
+mod money;
+mod owner;
+mod patience;
+mod pause;
+mod reap;
 mod rent;
+mod rented;
 
+pub use dial::Dial;
 pub use error::SupervisorError;
 pub use journal::{Journal, JournalError, OpenEntry};
-pub use rent::{RentRequest, Rented};
+pub use owner::{BadOwnerTag, OwnerTag};
+pub use patience::{BootBudgets, BootPhase, Patience};
+pub use reap::Reaped;
+pub use rent::{RentRequest, Tried};
+pub use rented::Rented;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::Provider;
 
-/// How patient the supervisor is.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// From `create` until the agent answers.
-    pub boot: Duration,
-    /// How long a fresh allocation may be unknown to its own provider.
-    pub settle: Duration,
-    /// Between two looks.
-    pub poll: Duration,
-    /// Between the two sightings of absence.
-    pub absence_spacing: Duration,
-    /// From the request to end until absence must have been seen.
-    pub end: Duration,
-}
+use end::Core;
+use money::Ledger;
 
-impl Patience {
-    /// For a provider on the network.
-    pub const REMOTE: Self = Self {
-        boot: Duration::from_secs(15 * 60),
-        settle: Duration::from_secs(60),
-        poll: Duration::from_secs(3),
-        absence_spacing: Duration::from_secs(10),
-        end: Duration::from_secs(5 * 60),
-    };
+/// Offers that one [`Supervisor::rent`] tries, when nothing else is said.
+const ATTEMPTS: usize = 5;
 
-    /// For processes of this machine.
-    pub const LOCAL: Self = Self {
-        boot: Duration::from_secs(20),
-        settle: Duration::from_secs(1),
-        poll: Duration::from_millis(50),
-        absence_spacing: Duration::from_millis(200),
-        end: Duration::from_secs(15),
-    };
-}
-
-/// Rents allocations of one provider and sees to their end.
+/// Rents allocations of one provider and sees to their end. One may rent many at once.
 pub struct Supervisor {
-    provider: Arc<dyn Provider>,
-    journal: Arc<Journal>,
-    patience: Patience,
+    core: Core,
+    dial: Arc<dyn Dial>,
+    owner: OwnerTag,
+    attempts: usize,
 }
 
 impl Supervisor {
-    /// A supervisor that writes to `journal` before it asks for anything.
+    /// A supervisor that writes to `journal` before it asks for anything, with the patience that suits this provider.
     pub fn new(provider: Arc<dyn Provider>, journal: Arc<Journal>) -> Self {
-        let patience = if provider.name() == "local" { Patience::LOCAL } else { Patience::REMOTE };
-        Self { provider, journal, patience }
+        let patience = Patience::of(provider.name());
+        Self {
+            core: Core { provider, journal, ledger: Arc::new(Ledger::new(None)), patience },
+            dial: Arc::new(dial::Network),
+            owner: OwnerTag::of_this_user(),
+            attempts: ATTEMPTS,
+        }
     }
 
     /// With other patience.
     #[must_use]
     pub fn patience(mut self, patience: Patience) -> Self {
-        self.patience = patience;
+        self.core.patience = patience;
         self
     }
 
-    /// Ends everything that the journal has of this provider and that nobody saw the end of: what an owner who was
-    /// killed left behind. Gives a proof for each; one whose outcome is not `observed` stays in the journal.
-    ///
-    /// # Errors
-    /// [`SupervisorError::Unjournalled`], after everything was asked to end; a provider that does not answer leaves its
-    /// allocations unconfirmed.
-    pub async fn recover(&self) -> Result<Vec<CleanupProof>, SupervisorError> {
-        let (mut proofs, mut first) = (Vec::new(), None);
-        for entry in self.journal.open_entries() {
-            if entry.provider == self.provider.name() {
-                match end::end(&*self.provider, &self.journal, self.patience, &entry).await {
-                    Ok(proof) => proofs.push(proof),
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
-        }
-        first.map_or(Ok(proofs), Err)
+    /// Whose allocations these are; [`OwnerTag::of_this_user`] when not given.
+    #[must_use]
+    pub fn owner(mut self, owner: OwnerTag) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// How many creates one `rent` may make, each of another offer; 5 when not given, and never less than 1.
+    #[must_use]
+    pub fn attempts(mut self, attempts: usize) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// US dollars for everything that this supervisor rents. What is rented counts with its worst case, its price up to
+    /// its time limit, until its end was seen: nothing is asked for that could go beyond.
+    #[must_use]
+    pub fn budget(mut self, dollars: f64) -> Self {
+        self.core.ledger = Arc::new(Ledger::new(Some(dollars)));
+        self
+    }
+
+    /// With another way to agents.
+    #[must_use]
+    pub fn dial(mut self, dial: Arc<dyn Dial>) -> Self {
+        self.dial = dial;
+        self
+    }
+
+    /// US dollars that everything rented here came to so far, by price and time; the provider's bill where it is higher.
+    pub fn spent(&self) -> f64 {
+        self.core.ledger.spent()
     }
 }

@@ -1,20 +1,14 @@
-//! From an offer to an agent that answers.
+//! From a request to an allocation, over as many offers as it may take.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use glasshouse_core::claims::ContainerId;
-use glasshouse_core::fixed::{Digest32, Fixed, PublicKey32};
-use glasshouse_core::record::CleanupProof;
-use glasshouse_core::secret::Secret;
-use glasshouse_core::traits::{
-    Allocation, AllocationState, CreateOutcome, Endpoint, LaunchSpec, Observation, Offer, OfferFilter, Provider,
-    ProviderError,
-};
+use glasshouse_core::fixed::{Digest32, PublicKey32};
+use glasshouse_core::traits::{Offer, OfferFilter, ProviderError};
+use tokio::time::Instant;
 
-use super::{Journal, OpenEntry, Patience, Supervisor, SupervisorError, end};
-use crate::client::{AgentClient, ClientError};
+use super::pause::{asked_wait, pause};
+use super::{Rented, Supervisor, SupervisorError};
 
 /// What to rent.
 pub struct RentRequest {
@@ -30,241 +24,115 @@ pub struct RentRequest {
     pub env: BTreeMap<String, String>,
     /// Disk wanted, GiB.
     pub disk_gib: Option<u32>,
-    /// After this the provider may end the allocation by itself.
+    /// After this it is ended: by the owner's [`Rented::watch`], and by the provider where it can.
     pub time_limit: Option<Duration>,
 }
 
-/// An allocation whose agent answers. [`Rented::end`] ends it and proves it; dropping it only asks for the end.
-pub struct Rented {
-    provider: Arc<dyn Provider>,
-    journal: Arc<Journal>,
-    patience: Patience,
-    entry: OpenEntry,
-    ended: bool,
-    /// The allocation.
-    pub allocation: Allocation,
-    /// The container id that evidence from there must name, as the provider knows it.
-    pub container: Option<ContainerId>,
-    /// What the allocation was launched with.
-    pub launch_secret: Arc<Secret<32>>,
-    /// Its agent.
-    pub client: AgentClient,
+/// An offer that came to nothing.
+#[derive(Debug)]
+pub struct Tried {
+    /// The offer.
+    pub offer: String,
+    /// The name that it was asked for under; each try has its own.
+    pub name: String,
+    /// Why it came to nothing.
+    pub error: SupervisorError,
+}
+
+/// What a try came to, and whether another one may follow: not while this one could still be there.
+pub(super) struct Failed {
+    pub(super) name: String,
+    pub(super) error: SupervisorError,
+    pub(super) over: bool,
 }
 
 impl Supervisor {
-    /// Rents the cheapest offer that fits and waits until its agent answers. Whatever goes wrong after `create`, the
-    /// allocation is ended before this returns.
+    /// Rents the cheapest offer that fits and waits until its agent answers and its GPUs are there. An offer that is
+    /// taken, refused, stuck in a phase, too expensive or dead is followed by the next one, [`Supervisor::attempts`] in
+    /// all, once its end was seen. Whatever goes wrong after `create`, the allocation is ended before this returns.
     ///
     /// # Errors
-    /// [`SupervisorError`].
+    /// [`SupervisorError`]; of several tries [`SupervisorError::GaveUp`] has each one's.
     pub async fn rent(&self, request: &RentRequest) -> Result<Rented, SupervisorError> {
-        let mut offers = self.provider.offers(&request.filter).await?;
         let cap = request.filter.max_price_per_hour;
+        let mut offers = self.offers(&request.filter).await?;
         offers.retain(|offer| cap.is_none_or(|cap| offer.price_per_hour <= cap));
         offers.sort_by(|a, b| a.price_per_hour.total_cmp(&b.price_per_hour));
-        for offer in &offers {
-            if let Some(rented) = self.try_offer(offer, request).await? {
-                return Ok(rented);
-            }
-        }
-        let why = if offers.is_empty() { "no offer matches" } else { "every offer was taken" };
-        Err(SupervisorError::NoOffer { provider: self.provider.name(), why: why.to_owned() })
-    }
-
-    async fn try_offer(&self, offer: &Offer, request: &RentRequest) -> Result<Option<Rented>, SupervisorError> {
-        let spec = launch_spec(request)?;
-        let mut entry = self.journal.asking(self.provider.name(), &spec.name)?;
-        let created = match self.provider.create(offer, &spec).await {
-            Ok(CreateOutcome::Created(allocation)) => Ok(allocation),
-            Ok(CreateOutcome::NoCapacity) => {
-                self.journal.gone(&entry.name)?;
-                return Ok(None);
-            }
-            Err(error) => self.adopt(&mut entry, error).await,
-        };
-        let secret = Arc::new(spec.launch_secret);
-        let allocation = created?;
-        entry.id = Some(allocation.id.clone());
-        if let Err(error) = self.journal.created(&entry.name, &allocation.id) {
-            // Nothing goes on running that the journal cannot follow. It still has the name, should this not end it.
-            let _ = end::end(&*self.provider, &self.journal, self.patience, &entry).await;
-            return Err(error.into());
-        }
-        match self.wait_reachable(&allocation, request, &secret).await {
-            Ok((client, container)) => Ok(Some(Rented {
-                provider: self.provider.clone(),
-                journal: self.journal.clone(),
-                patience: self.patience,
-                entry,
-                ended: false,
-                allocation,
-                container,
-                launch_secret: secret,
-                client,
-            })),
-            Err(error) => {
-                // An end that cannot be journalled is still open there: the next run looks again.
-                let _ = end::end(&*self.provider, &self.journal, self.patience, &entry).await;
-                Err(error)
-            }
-        }
-    }
-
-    /// A create that went wrong may have made an allocation: it is looked for, and taken or ruled out, never repeated.
-    async fn adopt(&self, entry: &mut OpenEntry, error: ProviderError) -> Result<Allocation, SupervisorError> {
-        match &error {
-            // Definite: the provider understood and did nothing.
-            ProviderError::Refused { .. } | ProviderError::Unauthorized { .. } | ProviderError::RateLimited { .. } => {
-                self.journal.gone(&entry.name)?;
-                return Err(error.into());
-            }
-            ProviderError::Ambiguous { allocation: Some(id), .. } => entry.id = Some(id.clone()),
-            _ => {}
-        }
-        let deadline = Instant::now() + self.patience.settle;
-        loop {
-            if let Ok(found) = self.provider.find(&entry.name).await
-                && let Some(allocation) = found.into_iter().next()
-            {
-                return Ok(allocation);
-            }
-            if let Some(id) = &entry.id
-                && let Ok(seen) = self.provider.observe(id).await
-            {
-                return Ok(seen.allocation);
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            tokio::time::sleep(self.patience.poll).await;
-        }
-        // Not seen over the whole time in which it would have shown. Still, only two sightings of absence close it.
-        let ended = end::end(&*self.provider, &self.journal, self.patience, entry).await;
-        if ended.is_ok_and(|proof| proof.outcome == glasshouse_core::overhead::Cleanup::Observed) {
-            return Err(error.into());
-        }
-        let (provider, name) = (self.provider.name(), entry.name.clone());
-        Err(SupervisorError::InDoubt { provider, name, why: error.to_string() })
-    }
-
-    async fn wait_reachable(
-        &self,
-        allocation: &Allocation,
-        request: &RentRequest,
-        secret: &Secret<32>,
-    ) -> Result<(AgentClient, Option<ContainerId>), SupervisorError> {
-        let id = &allocation.id;
-        if let Some(cap) = request.filter.max_price_per_hour.filter(|cap| allocation.price_per_hour > *cap) {
-            return Err(SupervisorError::TooExpensive { id: id.clone(), price: allocation.price_per_hour, cap });
-        }
-        let began = Instant::now();
-        let (mut state, mut why) = (AllocationState::Scheduling, "it was not seen yet".to_owned());
-        while began.elapsed() < self.patience.boot {
-            match self.provider.observe(id).await {
-                Ok(seen) => {
-                    state = seen.state.clone();
-                    if let AllocationState::Exited(code) = seen.state {
-                        return Err(SupervisorError::EndedEarly {
-                            id: id.clone(),
-                            code,
-                            log: self.log_tail(allocation).await,
-                        });
+        let mut offers = offers.iter().peekable();
+        let mut tried: Vec<Tried> = Vec::new();
+        while let Some(offer) = offers.peek()
+            && tried.len() < self.attempts
+        {
+            match self.attempt(offer, request).await {
+                Ok(mut rented) => {
+                    rented.tried = tried;
+                    return Ok(rented);
+                }
+                Err(Failed { name, error, over }) => {
+                    let asked = asked_wait_of(&error);
+                    let is_limited = is_limited(&error);
+                    tried.push(Tried { offer: offer.id.clone(), name, error });
+                    if !over || asked.is_some_and(|wait| wait > self.core.patience.settle) {
+                        break;
                     }
-                    match reach(&seen, secret, &allocation.name).await {
-                        Ok(client) => return Ok((client, seen.container)),
-                        Err(Reach::Foreign(error)) => return Err(error.into()),
-                        Err(Reach::NotYet(reason)) => why = reason,
+                    if is_limited {
+                        // Nothing is wrong with the offer.
+                        self.wait(asked).await;
+                    } else {
+                        offers.next();
                     }
                 }
-                Err(ProviderError::NotFound { .. }) if began.elapsed() < self.patience.settle => {}
-                Err(error @ (ProviderError::NotFound { .. } | ProviderError::Unauthorized { .. })) => {
+            }
+        }
+        Err(self.gave_up(tried))
+    }
+
+    /// What is on offer, asked again for a while when the provider does not answer.
+    async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, SupervisorError> {
+        let deadline = Instant::now() + self.core.patience.settle;
+        loop {
+            match self.core.provider.offers(filter).await {
+                Ok(offers) => return Ok(offers),
+                Err(error @ (ProviderError::Refused { .. } | ProviderError::Unauthorized { .. })) => {
                     return Err(error.into());
                 }
-                Err(error) => why = error.to_string(),
+                Err(error) if Instant::now() >= deadline => return Err(error.into()),
+                Err(error) => pause(self.core.patience.poll, Some(&error), deadline).await,
             }
-            tokio::time::sleep(self.patience.poll).await;
         }
-        Err(SupervisorError::NotReachable { id: id.clone(), after: self.patience.boot, state, why })
     }
 
-    async fn log_tail(&self, allocation: &Allocation) -> String {
-        match self.provider.logs(&allocation.id, None).await {
-            Ok(log) if !log.lines.is_empty() => {
-                let skip = log.lines.len().saturating_sub(5);
-                log.lines.get(skip..).unwrap_or_default().join("; ")
+    async fn wait(&self, asked: Option<Duration>) {
+        let wait = asked.unwrap_or(self.core.patience.poll);
+        pause(wait, None, Instant::now() + wait.saturating_mul(2)).await;
+    }
+
+    fn gave_up(&self, mut tried: Vec<Tried>) -> SupervisorError {
+        let provider = self.core.provider.name();
+        let no_offer = |why: &str| SupervisorError::NoOffer { provider, why: why.to_owned() };
+        if tried.is_empty() {
+            return no_offer("no offer matches");
+        }
+        if tried.iter().all(|tried| matches!(tried.error, SupervisorError::NoCapacity { .. })) {
+            return no_offer("every offer was taken");
+        }
+        match tried.pop() {
+            Some(only) if tried.is_empty() => only.error,
+            last => {
+                tried.extend(last);
+                SupervisorError::GaveUp { provider, tried }
             }
-            _ => "it has no log".to_owned(),
         }
     }
 }
 
-enum Reach {
-    NotYet(String),
-    /// Something answers that will never be this agent.
-    Foreign(ClientError),
+fn is_limited(error: &SupervisorError) -> bool {
+    matches!(error, SupervisorError::Provider(ProviderError::RateLimited { .. }))
 }
 
-/// The first endpoint behind which this allocation's agent answers.
-async fn reach(seen: &Observation, secret: &Secret<32>, name: &str) -> Result<AgentClient, Reach> {
-    let mut why = "it has no address yet".to_owned();
-    for endpoint in &seen.endpoints {
-        let client = AgentClient::new(endpoint, secret).map_err(Reach::Foreign)?;
-        match client.try_hello().await {
-            Ok(hello) if hello.name == name => return Ok(client),
-            Ok(hello) => why = format!("{} answers instead", hello.name),
-            Err(error @ ClientError::Unreachable { .. }) => why = error.to_string(),
-            // A proxy shows pages of its own while the agent behind it starts.
-            Err(error @ ClientError::Nonsense { .. }) if matches!(endpoint, Endpoint::Proxy(_)) => {
-                why = error.to_string();
-            }
-            Err(error) => return Err(Reach::Foreign(error)),
-        }
-    }
-    Err(Reach::NotYet(why))
-}
-
-fn launch_spec(request: &RentRequest) -> Result<LaunchSpec, SupervisorError> {
-    let tag = Fixed::<8>::random().map_err(|_| SupervisorError::NoRandomness)?;
-    Ok(LaunchSpec {
-        name: format!("gh-{tag}"),
-        image: request.image.as_ref().map(|(image, _)| image.clone()),
-        image_digest: request.image.as_ref().map(|(_, digest)| *digest),
-        launch_secret: Secret::random().map_err(|_| SupervisorError::NoRandomness)?,
-        gate_key: request.gate_key,
-        linger: request.linger,
-        env: request.env.clone(),
-        disk_gib: request.disk_gib,
-        time_limit: request.time_limit,
-    })
-}
-
-impl Rented {
-    /// Ends the allocation and gives the proof; its outcome says whether absence was seen. What was not seen to be
-    /// gone stays in the journal.
-    ///
-    /// # Errors
-    /// [`SupervisorError::Unjournalled`], with the proof, when the journal cannot be written.
-    pub async fn end(mut self) -> Result<CleanupProof, SupervisorError> {
-        let ended = end::end(&*self.provider, &self.journal, self.patience, &self.entry).await;
-        // Asked for and looked for, whatever the journal took.
-        self.ended = true;
-        ended
-    }
-}
-
-impl Drop for Rented {
-    /// The last resort of a run that was dropped: asks for the end, without proof; the journal keeps the entry.
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let (provider, id) = (self.provider.clone(), self.allocation.id.clone());
-        // A runtime of its own: the one that this is dropped in may be shutting down.
-        let asked = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-            let asked = async { tokio::time::timeout(Duration::from_secs(10), provider.request_terminate(&id)).await };
-            runtime.block_on(asked).ok()?.ok()
-        });
-        let _ = asked.join();
+const fn asked_wait_of(error: &SupervisorError) -> Option<Duration> {
+    match error {
+        SupervisorError::Provider(error) => asked_wait(error),
+        _ => None,
     }
 }

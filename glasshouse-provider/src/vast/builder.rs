@@ -2,6 +2,8 @@ use super::VastProvider;
 use crate::rest::{ConfigError, Connection, Pacing};
 
 const KEY_VARIABLE: &str = "VAST_API_KEY";
+/// The environment may name an address under it, or one of this machine: the key goes nowhere else.
+const DOMAIN: &str = "vast.ai";
 const ADDRESS_VARIABLE: &str = "VAST_API_URL";
 const ADDRESS: &str = "https://console.vast.ai";
 
@@ -30,6 +32,7 @@ impl VastBuilder {
                 variable: KEY_VARIABLE,
                 key: None,
                 base: ADDRESS.to_owned(),
+                home: None,
                 pacing: Pacing::default(),
             },
             settings: Settings {
@@ -45,10 +48,7 @@ impl VastBuilder {
     /// With the key in `VAST_API_KEY`, and the address in `VAST_API_URL` where it is set.
     pub fn from_env() -> Self {
         let mut builder = Self::new();
-        builder.connection.key = std::env::var(KEY_VARIABLE).ok();
-        if let Ok(address) = std::env::var(ADDRESS_VARIABLE) {
-            builder.connection.base = address;
-        }
+        builder.connection.read_environment(ADDRESS_VARIABLE, DOMAIN);
         builder
     }
 
@@ -62,7 +62,7 @@ impl VastBuilder {
     /// Where the API is; `https://console.vast.ai` when not given.
     #[must_use]
     pub fn address(mut self, url: impl Into<String>) -> Self {
-        self.connection.base = url.into();
+        (self.connection.base, self.connection.home) = (url.into(), None);
         self
     }
 

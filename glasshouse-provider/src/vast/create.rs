@@ -7,7 +7,7 @@ use glasshouse_core::traits::{Allocation, AllocationId, CreateOutcome, LaunchSpe
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{VastProvider, is_bad_key};
+use super::{CONTAINER_SOURCE, VastProvider, is_bad_key};
 use crate::image;
 use crate::rest::{Answer, Call, message};
 use crate::roles::agent_environment;
@@ -23,7 +23,11 @@ impl VastProvider {
             return Err(refused(format!("{:?} is no offer of it", offer.id)));
         }
         let image = image::pinned(spec).map_err(refused)?;
-        let env = agent_environment(spec, SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port)));
+        let env = agent_environment(
+            spec,
+            SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port)),
+            Some(CONTAINER_SOURCE),
+        );
         if let Some((name, _)) = env.iter().find(|(_, value)| self.api.is_in(value)) {
             return Err(refused(format!("{name} holds the account's API key; it must not leave the owner")));
         }

@@ -38,7 +38,7 @@ impl Instance {
         let state = self.state();
         let outside = self.address.filter(|_| state == AllocationState::Running).zip(self.outside(port));
         let endpoint = outside.map(|(address, port)| Endpoint::Direct(SocketAddr::new(address, port)));
-        let container = ContainerId { source: "vast-container-id".to_owned(), value: self.allocation.id.0.clone() };
+        let container = ContainerId { source: super::CONTAINER_SOURCE.to_owned(), value: self.allocation.id.0.clone() };
         Observation {
             allocation: self.allocation,
             state,

@@ -21,6 +21,7 @@ pub use builder::VastBuilder;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::traits::{
     Allocation, AllocationId, CreateOutcome, LaunchSpec, LogChunk, Observation, Offer, OfferFilter, Provider,
     ProviderError, Spend,
@@ -29,12 +30,13 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::plan::Plan;
+use crate::plan::{Plan, id_to_be};
 use crate::rest::{Answer, Api, Call, ConfigError, array, message};
 use builder::Settings;
 use instance::Instance;
 
 const NAME: &str = "vast";
+const CONTAINER_SOURCE: &str = "vast-container-id";
 /// More pages than any owner's instances or charges fill; a listing that goes on is no listing.
 const MAX_PAGES: usize = 200;
 
@@ -61,19 +63,54 @@ impl VastProvider {
         VastBuilder::from_env().build()
     }
 
-    /// The request that [`Provider::create`] would make, without making it. The launch secret is not in it.
+    /// The requests that renting this offer and ending it would make, without making them. Neither the account's key nor
+    /// the launch secret is in them.
     ///
     /// # Errors
     /// [`ProviderError::Refused`] as `create` would.
-    pub fn plan(&self, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
-        let call = self.create_call(offer, spec)?;
-        Ok(Plan::new(self.api.describe(&call), call.body, &spec.launch_secret, offer, spec))
+    pub fn plan(&self, filter: &OfferFilter, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
+        let id = id_to_be();
+        let calls = self.search_call(filter).into_iter().chain([
+            self.create_call(offer, spec)?,
+            self.instance_call("observe", &id.0),
+            self.destroy_call(&id.0),
+            self.instances_call("find", &labelled(&spec.name), None),
+            self.charges_call(clock::wall(), None),
+        ]);
+        Ok(calls
+            .fold(Plan::new(offer, spec), |plan, call| plan.with(call.name, self.api.describe(&call), call.body, spec)))
     }
 
     /// A request with the pace that Vast.ai documents for it, unless the builder was given another.
     fn call(&self, name: &'static str, endpoint: &'static str, method: Method, path: &[&str], millis: u64) -> Call {
         let spacing = self.settings.documented_pace.then(|| Duration::from_millis(millis));
         Call { spacing, ..Call::new(name, endpoint, method, path) }
+    }
+
+    fn instance_call(&self, name: &'static str, number: &str) -> Call {
+        self.call(name, "GET instances/id", Method::GET, &["api", "v0", "instances", number], 2000)
+    }
+
+    fn destroy_call(&self, number: &str) -> Call {
+        let path = ["api", "v0", "instances", number];
+        self.call("request_terminate", "DELETE instances/id", Method::DELETE, &path, 3000)
+    }
+
+    fn instances_call(&self, name: &'static str, filters: &Value, token: Option<&str>) -> Call {
+        let call = self.call(name, "GET instances", Method::GET, &["api", "v1", "instances"], 1000);
+        let call = call.query("limit", "25").query("select_filters", filters.to_string());
+        token.into_iter().fold(call, |call, token| call.query("after_token", token))
+    }
+
+    /// Of the last thirty days and today.
+    fn charges_call(&self, now: UnixMillis, token: Option<&str>) -> Call {
+        const DAY: u64 = 24 * 3600;
+        let second = now.0.checked_div(1000).unwrap_or(0);
+        let (from, to) = (second.saturating_sub(DAY.saturating_mul(30)), second.saturating_add(DAY));
+        let filters = json!({ "day": { "gte": from, "lte": to }, "type": { "in": ["instance"] } });
+        let call = self.call("spend", "GET charges", Method::GET, &["api", "v0", "charges"], 1000);
+        let call = call.query("select_filters", filters.to_string()).query("limit", "500");
+        token.into_iter().fold(call, |call, token| call.query("after_token", token))
     }
 
     /// The JSON of a success. Vast.ai says in several ways that a key is none, and some successes say they are not.
@@ -93,11 +130,7 @@ impl VastProvider {
 
     /// Every instance that fits; an entry that cannot be read is an error: leaving it out would look like absence.
     async fn instances(&self, name: &'static str, filters: &Value) -> Result<Vec<Allocation>, ProviderError> {
-        let call = |token: Option<&str>| {
-            let call = self.call(name, "GET instances", Method::GET, &["api", "v1", "instances"], 1000);
-            let call = call.query("limit", "25").query("select_filters", filters.to_string());
-            token.into_iter().fold(call, |call, token| call.query("after_token", token))
-        };
+        let call = |token: Option<&str>| self.instances_call(name, filters, token);
         let mut found = Vec::new();
         for page in self.pages(&call, "/instances").await? {
             let instance = Instance::read(&page);
@@ -136,6 +169,10 @@ impl VastProvider {
     }
 }
 
+fn labelled(name: &str) -> Value {
+    json!({ "label": { "eq": name } })
+}
+
 /// 401, or a 403 or 404 that is about the key and not about what was asked for.
 fn is_bad_key(answer: &Answer) -> bool {
     let says = |words: &str| message(answer).contains(words);
@@ -159,14 +196,12 @@ impl Provider for VastProvider {
     }
 
     async fn find(&self, name: &str) -> Result<Vec<Allocation>, ProviderError> {
-        let found = self.instances("find", &json!({ "label": { "eq": name } })).await?;
+        let found = self.instances("find", &labelled(name)).await?;
         Ok(found.into_iter().filter(|allocation| allocation.name == name).collect())
     }
 
     async fn observe(&self, id: &AllocationId) -> Result<Observation, ProviderError> {
-        let number = self.number(id)?;
-        let path = ["api", "v0", "instances", number];
-        let call = self.call("observe", "GET instances/id", Method::GET, &path, 2000);
+        let call = self.instance_call("observe", self.number(id)?);
         let answer = self.api.send(&call).await?;
         if answer.status == StatusCode::NOT_FOUND && !is_bad_key(&answer) {
             return Err(self.api.not_found(id));
@@ -190,8 +225,7 @@ impl Provider for VastProvider {
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
         let Ok(number) = self.number(id) else { return Ok(()) };
-        let path = ["api", "v0", "instances", number];
-        let call = self.call("request_terminate", "DELETE instances/id", Method::DELETE, &path, 3000);
+        let call = self.destroy_call(number);
         let answer = self.api.send(&call).await?;
         if answer.status == StatusCode::NOT_FOUND && !is_bad_key(&answer) {
             return Ok(());
@@ -205,16 +239,8 @@ impl Provider for VastProvider {
     }
 
     async fn spend(&self, id: &AllocationId) -> Result<Option<Spend>, ProviderError> {
-        const DAY: u64 = 24 * 3600;
         let now = clock::wall();
-        let second = now.0.checked_div(1000).unwrap_or(0);
-        let (from, to) = (second.saturating_sub(DAY.saturating_mul(30)), second.saturating_add(DAY));
-        let filters = json!({ "day": { "gte": from, "lte": to }, "type": { "in": ["instance"] } }).to_string();
-        let call = |token: Option<&str>| {
-            let call = self.call("spend", "GET charges", Method::GET, &["api", "v0", "charges"], 1000);
-            let call = call.query("select_filters", filters.as_str()).query("limit", "500");
-            token.into_iter().fold(call, |call, token| call.query("after_token", token))
-        };
+        let call = |token: Option<&str>| self.charges_call(now, token);
         let source = format!("instance-{id}");
         let charges = self.pages(&call, "/results").await?;
         let amounts: Vec<f64> = charges

@@ -5,16 +5,14 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::VastProvider;
-use crate::rest::{array, printable};
+use crate::rest::{Call, array, printable};
 
 /// Offers to look at. Names are compared here, as parts, which Vast.ai's search cannot.
 const LIMIT: u32 = 1000;
 
 impl VastProvider {
     pub(super) async fn search(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
-        let Some(query) = self.query(filter) else { return Ok(Vec::new()) };
-        let path = ["api", "v0", "bundles"];
-        let call = self.call("offers", "POST bundles", Method::POST, &path, 1000).json(Value::Object(query));
+        let Some(call) = self.search_call(filter) else { return Ok(Vec::new()) };
         let value = self.success(&call, &self.api.send(&call).await?)?;
         if value.pointer("/offers").and_then(Value::as_array).is_none() {
             return Err(self.api.unintelligible(&call, "there is no list of offers in it"));
@@ -25,6 +23,12 @@ impl VastProvider {
     }
 
     /// `None` when nothing can fit.
+    pub(super) fn search_call(&self, filter: &OfferFilter) -> Option<Call> {
+        let path = ["api", "v0", "bundles"];
+        let query = Value::Object(self.query(filter)?);
+        Some(self.call("offers", "POST bundles", Method::POST, &path, 1000).json(query))
+    }
+
     fn query(&self, filter: &OfferFilter) -> Option<Map<String, Value>> {
         let at_least = |least: Value| json!({ "gte": least });
         let mut query = Map::new();

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod allocator;
+mod barrier;
 mod planted;
 mod scan;
 #[allow(dead_code, unreachable_pub)] // shared with the runs
@@ -20,7 +21,7 @@ fn main() {
     let registry = Registry::new()
         .workload(planted::Planted::default)
         .attestor(EvidenceKind::Software, |_: &SegmentContext| Ok(support::Parrot))
-        .zeroizer(|device| (device == Device::Cpu).then(planted::Halting::new));
+        .zeroizer(|device| (device == Device::Cpu).then(barrier::Halting::new));
     serve_if_launched(registry);
     support::main(ways::TESTS);
 }

@@ -1,45 +1,43 @@
-//! A workload that holds the canary in every encoding, and the barriers: while it trains, and after zeroization.
+//! A workload that holds the canary in every encoding, and goes out by the way that its package names.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use glasshouse_core::fixed::Digest32;
-use glasshouse_core::host_memory::HostZeroizer;
+use glasshouse_core::claims::Assurance;
+use glasshouse_core::fixed::{Digest32, Fixed};
+use glasshouse_core::package::{PackageBuilder, Source};
 use glasshouse_core::secret::SecretBuffer;
-use glasshouse_core::traits::{
-    ArtifactSink, Device, Inputs, Progress, Receipt, SecretRegion, Unit, Workload, WorkloadError, ZeroizeError,
-    Zeroizer,
-};
+use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Progress, Unit, Workload, WorkloadError};
 use glasshouse_core::transcript::sha256;
 
 use crate::allocator;
-use crate::scan::{Found, Hidden, in_process};
+use crate::barrier::{BARRIER_AT, barrier, folder, hidden};
 
-/// Where owner and segment meet.
-pub(crate) const FOLDER: &str = "GLASSHOUSE_TEST_FOLDER";
-/// Units until the barrier.
-pub(crate) const BARRIER_AT: u64 = 5;
-/// A barrier that nobody opens opens itself.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn folder() -> PathBuf {
-    std::env::var_os(FOLDER).unwrap().into()
+/// Random bytes. Never a zero, so that pages of zeros need no second look.
+pub(crate) fn canary() -> [u8; 64] {
+    Fixed::<64>::random().unwrap().0.map(|byte| byte | 1)
 }
 
-pub(crate) fn hidden(folder: &Path) -> Hidden {
-    Hidden(std::fs::read(folder.join("complement")).unwrap().try_into().unwrap())
+/// Seals the canary and the way out.
+pub(crate) fn package<'a>(canary: &'a [u8; 64], way: &'a str) -> PackageBuilder<'a> {
+    PackageBuilder::new("planted")
+        .entry("canary", Source::Slice(canary))
+        .entry("way", Source::Slice(way.as_bytes()))
+        .minimum_assurance(Assurance::SelfReported)
 }
 
-/// Says what this process finds in itself, and waits.
-fn barrier(name: &str) {
-    let folder = folder();
-    let [raw, f32s, tokens]: Found = in_process(&hidden(&folder));
-    let line = format!("{} {raw} {f32s} {tokens} {}", std::process::id(), allocator::freed_with_canary());
-    std::fs::write(folder.join("new"), line).unwrap();
-    std::fs::rename(folder.join("new"), folder.join(name)).unwrap();
-    let (began, open) = (Instant::now(), folder.join(format!("{name}-on")));
-    while !open.exists() && began.elapsed() < PATIENCE {
-        std::thread::sleep(Duration::from_millis(5));
+/// What goes wrong once the barrier is passed.
+pub(crate) fn way_out(way: &str, done: u64) -> Result<(), WorkloadError> {
+    let device = |why: String| WorkloadError::Device { what: "a step".to_owned(), why };
+    match way {
+        "error" => Err(WorkloadError::NotFinite { loss: f64::NAN, done }),
+        "panic" => panic!("asked to"),
+        "allocation" => match SecretBuffer::try_zeroed(usize::MAX / 4) {
+            Ok(_) => panic!("no machine has as much memory"),
+            Err(error) => Err(device(error.to_string())),
+        },
+        // What a workload makes of what CUDA says; the twin of it, without a device.
+        "device" => Err(device("CUDA_ERROR_ILLEGAL_ADDRESS, an illegal memory access was encountered".to_owned())),
+        _ => Ok(()),
     }
 }
 
@@ -91,15 +89,8 @@ impl Workload for Planted {
             barrier("training");
         }
         if self.done > BARRIER_AT {
-            match self.way.as_str() {
-                "error" => return Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
-                "panic" => panic!("asked to"),
-                "allocation" => {
-                    SecretBuffer::try_zeroed(usize::MAX / 4)
-                        .map_err(|e| WorkloadError::Device { what: "an allocation".into(), why: e.to_string() })?;
-                }
-                _ => std::thread::sleep(Duration::from_millis(20)),
-            }
+            way_out(&self.way, self.done)?;
+            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(Progress { done: self.done, ..Progress::default() })
     }
@@ -117,28 +108,5 @@ impl Workload for Planted {
         self.sealed = None;
         (self.raw, self.f32s, self.tokens) = Default::default();
         Ok(())
-    }
-}
-
-/// The host's zeroizer, and a barrier after it.
-pub(crate) struct Halting(HostZeroizer);
-
-impl Halting {
-    pub(crate) fn new() -> Self {
-        Self(HostZeroizer::new())
-    }
-}
-
-impl Zeroizer for Halting {
-    fn name(&self) -> &'static str {
-        self.0.name()
-    }
-    fn track(&mut self, region: SecretRegion) {
-        self.0.track(region);
-    }
-    fn zeroize(&mut self) -> Result<Receipt, ZeroizeError> {
-        let receipt = self.0.zeroize();
-        barrier("wiped");
-        receipt
     }
 }

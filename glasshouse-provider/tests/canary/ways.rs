@@ -3,26 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use glasshouse_core::claims::Assurance;
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::Budget;
-use glasshouse_core::package::{PackageBuilder, Source};
 use glasshouse_provider::local::LocalProvider;
 use glasshouse_provider::run::ProtectedRun;
 use rustix::process::Signal;
 
-use crate::planted::{BARRIER_AT, FOLDER, hidden};
+use crate::barrier::{BARRIER_AT, FOLDER, hidden};
+use crate::planted;
 use crate::scan::{ENCODINGS, Found, Hidden, in_core, through_proc};
 use crate::support::{FIXED_MEASUREMENT, Listener, MEASURES_NOTHING, Test, block_on, container, eventually, kill};
 
+#[allow(dead_code)] // not where this file is shared
 pub(crate) const TESTS: &[Test] = &[
     ("the_allocator_is_in_place", the_allocator_is_in_place),
     ("return", || wiped("return", Way::default())),
     ("error", || wiped("error", Way::default())),
     ("panic", || wiped("panic", Way::default())),
     ("failed_allocation", || wiped("allocation", Way::default())),
+    ("device_error", || wiped("device", Way::default())),
     ("sigterm", || wiped("sigterm", Way { signal: Some(Signal::TERM), ..Way::default() })),
     ("sigint", || wiped("sigint", Way { signal: Some(Signal::INT), ..Way::default() })),
     ("lease_expiry", || wiped("lease", Way { ttl: Some(Duration::from_secs(12)), ..Way::default() })),
@@ -32,13 +33,13 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 #[derive(Default)]
-struct Way {
+pub(crate) struct Way {
     /// Sent to the segment while it trains.
-    signal: Option<Signal>,
-    ttl: Option<Duration>,
-    max_units: Option<u64>,
+    pub(crate) signal: Option<Signal>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) max_units: Option<u64>,
     /// The agent dies, and with it the owner's hold on the segment.
-    owner_goes: bool,
+    pub(crate) owner_goes: bool,
 }
 
 /// What was found on one side: by the process itself, through `/proc`, in a core; and by the allocator.
@@ -47,11 +48,11 @@ struct Seen {
     freed_with_canary: u64,
 }
 
-fn the_allocator_is_in_place() {
+pub(crate) fn the_allocator_is_in_place() {
     assert!(ZeroOnFree::is_installed());
 }
 
-fn wiped(name: &str, way: Way) {
+pub(crate) fn wiped(name: &str, way: Way) {
     let [before, after] = scanned(name, way);
     for (view, found) in &before.views {
         let cannot = ENCODINGS.iter().zip(found).filter(|(_, found)| **found == 0).map(|(name, _)| *name);
@@ -65,7 +66,7 @@ fn wiped(name: &str, way: Way) {
 }
 
 /// The same with the zero-on-free allocator turned off: then these scans must find something, or they show nothing.
-fn without_wiping_it_is_found() {
+pub(crate) fn without_wiping_it_is_found() {
     let [_, after] = scanned("unwiped", Way::default());
     assert!(after.freed_with_canary > 0, "the allocator's look at freed blocks sees nothing");
     for (view, found) in &after.views {
@@ -77,17 +78,10 @@ fn without_wiping_it_is_found() {
 fn scanned(name: &str, way: Way) -> [Seen; 2] {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
-    let mut canary = Fixed::<64>::random().unwrap();
-    // Never a zero, so that pages of zeros need no second look.
-    canary.0.iter_mut().for_each(|byte| *byte |= 1);
-    std::fs::write(path.join("complement"), canary.0.map(|byte| !byte)).unwrap();
+    let canary = planted::canary();
+    std::fs::write(path.join("complement"), canary.map(|byte| !byte)).unwrap();
     let package = path.join("job.package");
-    let sealed = PackageBuilder::new("planted")
-        .entry("canary", Source::Slice(&canary.0))
-        .entry("way", Source::Slice(name.as_bytes()))
-        .minimum_assurance(Assurance::SelfReported)
-        .seal_to_file(&package)
-        .unwrap();
+    let sealed = planted::package(&canary, name).seal_to_file(&package).unwrap();
     let ttl = way.ttl.unwrap_or(Duration::from_secs(3600));
     let run = ProtectedRun::builder()
         .provider(LocalProvider::new().container(container()))

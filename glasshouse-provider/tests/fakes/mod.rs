@@ -3,6 +3,7 @@
 // Each test executable uses its part of them.
 #![allow(dead_code)]
 
+pub(crate) mod machines;
 pub(crate) mod openapi;
 pub(crate) mod runpod;
 pub(crate) mod server;

@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::machines::Machines;
 use super::server::{Asked, Fake, json as answer, lock};
 
 /// How pods behave.
@@ -26,6 +27,12 @@ pub(crate) struct Behaviour {
     pub(crate) exits: Option<Duration>,
     /// This status from the start, for ever.
     pub(crate) stuck: Option<&'static str>,
+    /// What the catalogue has is taken by the time that it is asked for.
+    pub(crate) taken: bool,
+    /// Whether it gets a machine.
+    pub(crate) placed: bool,
+    /// The first pod of all ends as soon as it was to run.
+    pub(crate) first_exits: bool,
     /// Instead of the catalogue's price.
     pub(crate) cost: Option<f64>,
     /// Instead of what was asked for.
@@ -46,6 +53,9 @@ impl Default for Behaviour {
             lingers: ms(30),
             exits: None,
             stuck: None,
+            taken: false,
+            placed: true,
+            first_exits: false,
             cost: None,
             gpus: None,
             public_address: true,
@@ -67,7 +77,11 @@ pub(crate) struct RunPod {
     behaviour: Mutex<Behaviour>,
     logs: Mutex<Vec<(u64, String)>>,
     capacity: Mutex<bool>,
+    /// What pods really are, where they are anything.
+    pub(crate) machines: Option<Machines>,
 }
+
+const FIRST_ID: &str = "pod2x";
 
 impl RunPod {
     pub(crate) fn new(behaviour: Behaviour) -> Self {
@@ -78,7 +92,13 @@ impl RunPod {
             behaviour: Mutex::new(behaviour),
             logs: Mutex::new(logs),
             capacity: Mutex::new(true),
+            machines: None,
         }
+    }
+
+    /// With processes of this machine for pods; their ports are this machine's.
+    pub(crate) fn with_machines(behaviour: Behaviour) -> Self {
+        Self { machines: Some(Machines::default()), ..Self::new(behaviour) }
     }
 
     /// Ids of everything that bills, whatever the answers say.
@@ -105,7 +125,7 @@ impl RunPod {
         lock(&self.pods)[id].request.clone()
     }
 
-    fn status(&self, pod: &Pod, behaviour: &Behaviour) -> &'static str {
+    fn status(&self, id: &str, pod: &Pod, behaviour: &Behaviour) -> &'static str {
         let age = pod.born.elapsed();
         let runs = behaviour.provisioning + behaviour.starting;
         match behaviour.stuck {
@@ -113,6 +133,7 @@ impl RunPod {
             Some(status) => status,
             None if age < behaviour.provisioning => "PROVISIONING",
             None if age < runs => "STARTING",
+            None if behaviour.first_exits && id == FIRST_ID => "EXITED",
             None if behaviour.exits.is_some_and(|after| age >= runs + after) => "EXITED",
             None => "RUNNING",
         }
@@ -123,7 +144,7 @@ impl RunPod {
     }
 
     fn show(&self, id: &str, pod: &Pod, behaviour: &Behaviour) -> Value {
-        let status = self.status(pod, behaviour);
+        let status = self.status(id, pod, behaviour);
         let (request, age) = (&pod.request, pod.born.elapsed());
         let count = request["gpu"]["count"].as_u64().unwrap_or(1);
         let runs = behaviour.provisioning + behaviour.starting;
@@ -136,7 +157,8 @@ impl RunPod {
                 let public = behaviour.public_address && age >= runs + behaviour.ports;
                 ports.push(match (kind, public) {
                     ("tcp", true) => {
-                        let agent = behaviour.agent.unwrap_or(([127, 0, 0, 1], 10_000 + (inside % 1000)).into());
+                        let outside = if self.machines.is_some() { inside } else { 10_000 + (inside % 1000) };
+                        let agent = behaviour.agent.unwrap_or(([127, 0, 0, 1], outside).into());
                         json!({ "private": inside, "public": agent.port(), "type": "tcp", "ip": agent.ip().to_string() })
                     }
                     ("tcp", false) => json!({ "private": inside, "public": null, "type": "tcp", "ip": null }),
@@ -160,7 +182,7 @@ impl RunPod {
             "ports": request["ports"], "env": request["env"], "registry": null, "status": status, "actions": actions,
             "mounts": {}, "gpu": { "id": request["gpu"]["id"], "count": count },
             "cloud": request["cloud"].as_str().unwrap_or("SECURE"),
-            "dataCenterId": (age >= behaviour.provisioning / 2).then_some("US-KS-2"),
+            "dataCenterId": (behaviour.placed && age >= behaviour.provisioning / 2).then_some("US-KS-2"),
             "cudaVersion": "12.8", "ssh": { "proxy": null, "direct": null }, "template": null, "cost": cost,
             "locked": false, "globalNetworking": { "enabled": false }, "runtime": runtime,
             "createdAt": "2026-06-01T12:00:00Z", "startedAt": null,
@@ -178,7 +200,7 @@ impl RunPod {
         if body.as_object().unwrap().keys().any(|field| !known.contains(&field.as_str())) {
             return (self.problem(422, "Request validation failed."), None);
         }
-        if !*lock(&self.capacity) {
+        if !*lock(&self.capacity) || lock(&self.behaviour).taken {
             let words = "There are no longer any instances available with the requested specifications.";
             return (self.problem(400, words), None);
         }
@@ -191,6 +213,12 @@ impl RunPod {
         let pod = Pod { request: body.clone(), born: Instant::now(), ended: None, stopped: false };
         let shown = self.show(&id, &pod, &behaviour);
         lock(&self.pods).insert(id.clone(), pod);
+        if let Some(machines) = &self.machines {
+            let env = body["env"].as_object().unwrap().iter();
+            let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
+            // As RunPod does of its own.
+            machines.boot(&id, env.chain([("RUNPOD_POD_ID".to_owned(), id.clone())]));
+        }
         (answer(201, &shown), Some(id))
     }
 
@@ -204,10 +232,11 @@ impl RunPod {
 
     fn act(&self, id: &str, action: &str) -> Response {
         self.one(id, |pod, behaviour| {
-            let status = self.status(pod, behaviour);
+            let status = self.status(id, pod, behaviour);
             match action {
                 "terminate" => {
                     pod.ended.get_or_insert_with(Instant::now);
+                    self.machines.iter().for_each(|machines| machines.end(id));
                     return StatusCode::NO_CONTENT.into_response();
                 }
                 "stop" if status != "EXITED" => pod.stopped = true,

@@ -8,6 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::machines::Machines;
+use super::openapi::Exchange;
 use super::server::{Asked, Fake, json as answer, lock};
 
 /// How instances behave.
@@ -24,6 +26,8 @@ pub(crate) struct Behaviour {
     pub(crate) lingers: Duration,
     /// This status from the start, for ever.
     pub(crate) stuck: Option<&'static str>,
+    /// The first instance of all ends as soon as it was to run.
+    pub(crate) first_exits: bool,
     pub(crate) price: Option<f64>,
     pub(crate) gpus: Option<u32>,
     /// Looks at a log's address before it is there.
@@ -40,6 +44,7 @@ impl Default for Behaviour {
             hidden: Duration::ZERO,
             lingers: ms(30),
             stuck: None,
+            first_exits: false,
             price: None,
             gpus: None,
             log_looks: 1,
@@ -60,6 +65,8 @@ pub(crate) struct Vast {
     log: Mutex<Vec<String>>,
     looks: Mutex<u32>,
     page: usize,
+    /// What instances really are, where they are anything.
+    machines: Option<Machines>,
     pub(crate) address: Mutex<String>,
 }
 
@@ -73,8 +80,14 @@ impl Vast {
             log: Mutex::new((0..6).map(|i| format!("line {i}")).collect()),
             looks: Mutex::new(0),
             page: 2,
+            machines: None,
             address: Mutex::default(),
         }
+    }
+
+    /// With processes of this machine for instances; their ports are this machine's.
+    pub(crate) fn with_machines(behaviour: Behaviour) -> Self {
+        Self { machines: Some(Machines::default()), ..Self::new(behaviour) }
     }
 
     /// Ids of everything that bills, whatever the answers say.
@@ -99,25 +112,30 @@ impl Vast {
         instance.born.elapsed() >= behaviour.hidden && instance.ended.is_none_or(|at| at.elapsed() < behaviour.lingers)
     }
 
-    fn show(id: u64, instance: &Instance, behaviour: &Behaviour) -> Value {
+    fn show(&self, id: u64, instance: &Instance, behaviour: &Behaviour) -> Value {
         let age = instance.born.elapsed();
         let runs = behaviour.scheduling + behaviour.loading;
         let status = match behaviour.stuck {
             Some(status) => Value::from(status),
             None if age < behaviour.scheduling => Value::Null,
             None if age < runs => "loading".into(),
+            None if behaviour.first_exits && id == FIRST_ID => "exited".into(),
             None => "running".into(),
         };
         let offer = asks().into_iter().find(|offer| offer["id"] == instance.ask).unwrap();
+        let (inside, _) = flags(instance.request["env"].as_str().unwrap_or_default());
+        let outside = if self.machines.is_some() { inside.as_str() } else { "41234" };
         let ports = if status == "running" && age >= runs + behaviour.ports {
-            json!({ "9443/tcp": [{ "HostIp": "0.0.0.0", "HostPort": "41234" }, { "HostIp": "::", "HostPort": "41234" }] })
+            let open = json!([{ "HostIp": "0.0.0.0", "HostPort": outside }, { "HostIp": "::", "HostPort": outside }]);
+            Value::Object([(format!("{inside}/tcp"), open)].into_iter().collect())
         } else {
             Value::Null
         };
         json!({
             "id": id, "actual_status": status, "intended_status": "running", "cur_state": "running",
             "next_state": "running", "label": instance.request["label"], "image_uuid": instance.request["image"],
-            "status_msg": null, "public_ipaddr": "192.0.2.7", "gpu_name": offer["gpu_name"],
+            "status_msg": null,
+            "public_ipaddr": if self.machines.is_some() { "127.0.0.1" } else { "192.0.2.7" }, "gpu_name": offer["gpu_name"],
             "num_gpus": behaviour.gpus.map_or(offer["num_gpus"].clone(), Value::from),
             "dph_total": behaviour.price.map_or(offer["dph_total"].clone(), Value::from), "ports": ports,
             "a_field_of_tomorrow": [null],
@@ -136,6 +154,11 @@ impl Vast {
         let mut all = lock(&self.instances);
         let id = all.last_key_value().map_or(FIRST_ID, |(last, _)| last + 1);
         all.insert(id, Instance { request: body.clone(), ask, born: Instant::now(), ended: None });
+        if let Some(machines) = &self.machines {
+            let (_, env) = flags(body["env"].as_str().unwrap());
+            // As Vast.ai does of its own.
+            machines.boot(&id.to_string(), env.into_iter().chain([("CONTAINER_ID".to_owned(), id.to_string())]));
+        }
         (answer(200, &json!({ "success": true, "new_contract": id })), Some(id.to_string()))
     }
 
@@ -151,7 +174,7 @@ impl Vast {
         let shown: Vec<(u64, Value)> = all
             .iter()
             .filter(|(id, instance)| **id > after && Self::is_shown(instance, &behaviour) && fits(instance))
-            .map(|(id, instance)| (*id, Self::show(*id, instance, &behaviour)))
+            .map(|(id, instance)| (*id, self.show(*id, instance, &behaviour)))
             .collect();
         let page: Vec<_> = shown.iter().take(self.page).collect();
         let next = (shown.len() > page.len()).then(|| page.last().unwrap().0.to_string());
@@ -197,6 +220,38 @@ impl Vast {
         let count = charges.len();
         answer(200, &json!({ "success": true, "count": count, "total": count, "next_token": null, "results": charges }))
     }
+}
+
+/// Where the document and Vast.ai differ the fake is like Vast.ai: absence is null, and the ports of one instance are what
+/// the document has them be in the list, a map. Without these answers the rest can be checked as it is, and every request.
+pub(crate) fn answers_as_documented(mut exchanges: Vec<Exchange>) -> Vec<Exchange> {
+    for exchange in &mut exchanges {
+        let Some(instance) = exchange.answer.as_mut().and_then(|answer| answer.get_mut("instances")) else { continue };
+        match instance.as_object_mut() {
+            Some(fields) => drop(fields.remove("ports")),
+            None => exchange.answer.take_if(|answer| answer["instances"].is_null()).map_or((), drop),
+        }
+    }
+    exchanges
+}
+
+/// The published port and the environment out of flags of `docker run`; single quotes hold spaces.
+fn flags(text: &str) -> (String, Vec<(String, String)>) {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for c in text.chars().chain([' ']) {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(std::mem::take(&mut word)),
+            c => word.push(c),
+        }
+    }
+    let of = |flag: &str| {
+        let pairs = words.iter().zip(words.iter().skip(1));
+        pairs.filter(|(name, _)| *name == flag).map(|(_, value)| value.clone()).collect::<Vec<_>>()
+    };
+    let port = of("-p").first().map_or_else(|| "9443".to_owned(), |pair| pair.rsplit(':').next().unwrap().to_owned());
+    let split = |pair: String| pair.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap();
+    (port, of("-e").into_iter().map(split).collect())
 }
 
 /// What is on offer, in the fields that the document shows.
@@ -258,13 +313,14 @@ impl Fake for Vast {
             ("GET", ["api", "v0", "instances", id]) => {
                 let all = lock(&self.instances);
                 let instance = all.get(&number(id)).filter(|instance| Self::is_shown(instance, &behaviour));
-                let shown = instance.map(|instance| Self::show(number(id), instance, &behaviour));
+                let shown = instance.map(|instance| self.show(number(id), instance, &behaviour));
                 // Absence, the way Vast.ai says it.
                 answer(200, &json!({ "instances": shown }))
             }
             ("DELETE", ["api", "v0", "instances", id]) => match lock(&self.instances).get_mut(&number(id)) {
                 Some(instance) if Self::is_shown(instance, &behaviour) => {
                     instance.ended.get_or_insert_with(Instant::now);
+                    self.machines.iter().for_each(|machines| machines.end(id));
                     answer(200, &json!({ "success": true, "msg": "Instance destroyed successfully" }))
                 }
                 _ => answer(404, &json!({ "success": false, "error": "not_found", "msg": "Instance not found" })),

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 /// A request as it came.
 pub(crate) struct Request {
@@ -12,14 +13,23 @@ pub(crate) struct Request {
 }
 
 /// Listens, and hands each request to `serve`, which answers on the stream or closes it by giving `false`.
+#[allow(dead_code)] // not in every test that shares this file
 pub(crate) fn start(serve: impl Fn(&Request, &mut TcpStream) -> bool + Clone + Send + 'static) -> SocketAddr {
+    start_slow(Duration::ZERO, serve)
+}
+
+/// The same, with a pause after every few bytes that are read of a request.
+pub(crate) fn start_slow(
+    pause: Duration,
+    serve: impl Fn(&Request, &mut TcpStream) -> bool + Clone + Send + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let (Ok(mut stream), serve) = (stream, serve.clone()) else { return };
             std::thread::spawn(move || {
-                while let Ok(Some(bytes)) = message(&mut stream) {
+                while let Ok(Some(bytes)) = message(&mut stream, pause) {
                     let head = String::from_utf8_lossy(&bytes).into_owned();
                     let line = head.lines().next().unwrap_or_default().trim_end_matches(" HTTP/1.1").to_owned();
                     if !serve(&Request { line, bytes }, &mut stream) {
@@ -44,15 +54,17 @@ pub(crate) fn forward_with(upstream: SocketAddr, request: &[u8], middle: impl Fn
     stream.write_all(first)?;
     middle();
     stream.write_all(second)?;
-    message(&mut stream)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    message(&mut stream, Duration::ZERO)?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// The next message of HTTP/1.1 with its body by `content-length`; nothing at the end of the stream.
-fn message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+/// The next message of HTTP/1.1 with its body by `content-length`; nothing at the end of the stream. With a pause, a few
+/// bytes at a time.
+pub(crate) fn message(stream: &mut TcpStream, pause: Duration) -> io::Result<Option<Vec<u8>>> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; if pause.is_zero() { 1 << 16 } else { 1 << 12 }]);
     let mut whole = None;
     while whole.is_none_or(|whole| bytes.len() < whole) {
         let count = stream.read(&mut buffer)?;
+        std::thread::sleep(pause);
         match count {
             0 if bytes.is_empty() => return Ok(None),
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -63,7 +75,7 @@ fn message(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
         {
             let head = String::from_utf8_lossy(&bytes[..end]).to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
-            whole = Some(end + length.map_or(0, |length| length.trim().parse().unwrap()));
+            whole = Some(end + length.map_or(0, |length| length.trim().parse().unwrap_or(0)));
         }
     }
     Ok(Some(bytes))

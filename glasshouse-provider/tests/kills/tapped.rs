@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use glasshouse_core::traits::{
@@ -14,19 +15,34 @@ use glasshouse_provider::LocalProvider;
 use crate::relay::{self, Request};
 
 /// What happens to a request to an agent: it answers on the stream, or closes it by giving `false`.
+#[allow(dead_code)] // not in every test that shares this file
 pub(crate) type Tap = fn(SocketAddr, &Request, &mut TcpStream) -> bool;
+
+type AnyTap = dyn Fn(SocketAddr, &Request, &mut TcpStream) -> bool + Send + Sync;
 
 pub(crate) struct Tapped {
     inner: LocalProvider,
-    tap: Tap,
+    tap: Arc<AnyTap>,
+    pause: Duration,
     terminating: fn(),
     relays: Mutex<BTreeMap<SocketAddr, SocketAddr>>,
 }
 
 impl Tapped {
     /// `terminating` is called before an allocation is ended.
-    pub(crate) fn new(inner: LocalProvider, tap: Tap, terminating: fn()) -> Self {
-        Self { inner, tap, terminating, relays: Mutex::default() }
+    pub(crate) fn new(
+        inner: LocalProvider,
+        tap: impl Fn(SocketAddr, &Request, &mut TcpStream) -> bool + Send + Sync + 'static,
+        terminating: fn(),
+    ) -> Self {
+        Self { inner, tap: Arc::new(tap), pause: Duration::ZERO, terminating, relays: Mutex::default() }
+    }
+
+    /// Relays rest after every few bytes that they read of a request.
+    #[allow(dead_code)] // not in every test that shares this file
+    pub(crate) fn slow(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
     }
 }
 
@@ -53,9 +69,9 @@ impl Provider for Tapped {
         let mut relays = self.relays.lock().unwrap();
         for endpoint in &mut seen.endpoints {
             if let Endpoint::Direct(address) = endpoint {
-                let (upstream, tap) = (*address, self.tap);
+                let (upstream, tap) = (*address, Arc::clone(&self.tap));
                 let serve = move |request: &Request, client: &mut TcpStream| tap(upstream, request, client);
-                *address = *relays.entry(upstream).or_insert_with(|| relay::start(serve));
+                *address = *relays.entry(upstream).or_insert_with(|| relay::start_slow(self.pause, serve));
             }
         }
         Ok(seen)

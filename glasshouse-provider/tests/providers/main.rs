@@ -5,6 +5,7 @@
 
 #[path = "../fakes/mod.rs"]
 mod fakes;
+mod killed;
 mod runpod;
 mod supervised;
 mod vast;

@@ -207,9 +207,11 @@ async fn requests_to_one_endpoint_are_spaced() {
     let served = Served::start(RunPod::new(Behaviour::default())).await;
     let pacing = glasshouse_provider::Pacing { spacing: Duration::from_millis(30), ..PACING };
     let provider = RunPodProvider::builder().api_key(RunPod::KEY).address(served.url()).pacing(pacing).build().unwrap();
+    let began = std::time::Instant::now();
     let listed = futures_util::future::join_all((0..4).map(|_| provider.list_owned())).await;
     assert!(listed.iter().all(Result::is_ok));
-    assert!(served.gaps("GET pods").iter().sum::<Duration>() >= Duration::from_millis(85));
+    // On the owner's side: how long a request is on its way is not its own choice.
+    assert!(began.elapsed() >= Duration::from_millis(90));
 }
 
 #[tokio::test]
@@ -282,12 +284,20 @@ async fn a_log_is_resumed_without_loss_or_repeat() {
 async fn what_would_be_asked_can_be_seen_without_the_secret() {
     let (served, provider) = start(Behaviour::default()).await;
     let mut offer = offer(&provider).await;
-    let plan = provider.plan(&offer, &spec("gh-plan")).unwrap();
-    let body = plan.body.as_ref().unwrap().to_string();
-    assert!(plan.request.starts_with("POST http://127.0.0.1:") && body.contains("[launch secret]"));
-    assert!(!body.contains(&"09".repeat(32)));
+    let plan = provider.plan(&gpu("4090"), &offer, &spec("gh-plan")).unwrap();
+    let calls: Vec<_> = plan.requests.iter().map(|request| request.call).collect();
+    assert_eq!(calls, ["offers", "offers", "create", "observe", "request_terminate", "find", "spend"]);
+    let said = format!("{plan:?}");
+    assert!(!said.contains(&"09".repeat(32)) && !said.contains(RunPod::KEY), "{said}");
     assert_eq!(plan.worst_case_dollars, Some(offer.price_per_hour));
     assert_eq!(served.count("POST pods"), 0);
+    // What is shown is what is sent.
+    let shown = plan.create().unwrap();
+    assert_eq!(shown.request, format!("POST {}/v2/pods", served.url()));
+    let CreateOutcome::Created(made) = provider.create(&offer, &spec("gh-plan")).await.unwrap() else { panic!() };
+    let sent = served.fake.request(&made.id.0).to_string().replace(&"09".repeat(32), "[launch secret]");
+    assert_eq!(shown.body.as_ref().unwrap().to_string(), sent);
+    provider.request_terminate(&made.id).await.unwrap();
 
     let mut leaking = spec("gh-plan");
     leaking.env.insert("HELP".into(), format!("key={}", RunPod::KEY));
@@ -298,7 +308,7 @@ async fn what_would_be_asked_can_be_seen_without_the_secret() {
     assert!(matches!(provider.create(&offer, &unpinned).await, Err(ProviderError::Refused { .. })));
     offer.id = "another provider's".into();
     assert!(matches!(provider.create(&offer, &spec("gh-plan")).await, Err(ProviderError::Refused { .. })));
-    assert_eq!(served.count("POST pods"), 0);
+    assert_eq!(served.count("POST pods"), 1);
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_answer_cut_short", an_answer_cut_short),
     ("an_answer_of_nonsense", an_answer_of_nonsense),
     ("an_answer_changed_on_the_way", an_answer_changed_on_the_way),
+    ("one_bit_costs_one_try", one_bit_costs_one_try),
     ("an_answer_to_another_request", an_answer_to_another_request),
     ("a_connection_reset_in_the_middle", a_connection_reset_in_the_middle),
     ("a_slow_peer_is_waited_for_but_not_for_ever", a_slow_peer_is_waited_for_but_not_for_ever),
@@ -106,10 +107,47 @@ fn an_answer_changed_on_the_way() {
             answer[last] ^= 1;
             Some(answer)
         });
-        let error = net.await.through.hello().await.unwrap_err();
+        let net = net.await;
+        let error = net.through.hello().await.unwrap_err();
         assert!(matches!(error, ClientError::Nonsense { step: "hello", .. }), "{error}");
         assert!(error.to_string().contains("without the agent's MAC"), "{error}");
+        assert_eq!(net.requests.load(Ordering::SeqCst), 4);
     });
+}
+
+fn one_bit_costs_one_try() {
+    block_on(async {
+        // Every third exchange is whole; in the others a bit of the request or of the answer falls over, in the body, in
+        // the head or in the length of it.
+        let net = net(|agent, request, before| {
+            let flipped = |bytes: &[u8]| {
+                let mut bytes = bytes.to_vec();
+                let at = (before * 37) % bytes.len();
+                bytes[at] ^= 2;
+                bytes
+            };
+            match before % 3 {
+                0 => Some(flipped(&relay::forward(agent, &request.bytes).unwrap())),
+                1 => answered_in_time(agent, &flipped(&request.bytes)),
+                _ => relay::forward(agent, &request.bytes).ok(),
+            }
+        });
+        let net = net.await;
+        for _ in 0..6 {
+            net.through.hello().await.unwrap();
+        }
+        // Not every bit matters: nobody reads an answer's date.
+        let requests = net.requests.load(Ordering::SeqCst);
+        assert!((10..=18).contains(&requests), "{requests}");
+    });
+}
+
+/// A length that was changed leaves the agent waiting for what does not come.
+fn answered_in_time(agent: SocketAddr, request: &[u8]) -> Option<Vec<u8>> {
+    let mut stream = TcpStream::connect(agent).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    stream.write_all(request).unwrap();
+    relay::message(&mut stream, Duration::ZERO).ok().flatten()
 }
 
 fn an_answer_to_another_request() {

@@ -84,15 +84,17 @@ fn a_broken_connection_does_nothing_twice() {
 }
 
 static SAID: AtomicUsize = AtomicUsize::new(0);
+/// How often a client asks.
+const TRIES: usize = 4;
 
 /// A proxy without the secret answers the challenge in the agent's words.
 fn lying(agent: SocketAddr, request: &Request, client: &mut TcpStream) -> bool {
     if !request.line.ends_with("/challenge") {
         return forward(agent, request, client);
     }
-    // Once as a stranger is answered, and then with a code that would be worth another try.
+    // First as a stranger is answered, and then with another code.
     let (status, code) =
-        if SAID.fetch_add(1, Ordering::SeqCst) == 0 { (401, "segment-refused") } else { (413, "machine") };
+        if SAID.fetch_add(1, Ordering::SeqCst) < TRIES { (401, "segment-refused") } else { (413, "machine") };
     let refusal = r#"{"code":"assurance-too-low","expected":"a TEE","seen":"none","advice":"\u001b[2Jpay more"}"#;
     let body = format!(r#"{{"code":"{code}","message":"\u001b[2J{}","refusal":{refusal}}}"#, "no\\n".repeat(1000));
     let head = format!("HTTP/1.1 {status} No\r\ncontent-length: {}\r\n\r\n", body.len());
@@ -113,7 +115,7 @@ fn a_proxy_puts_no_refusal_into_the_record() {
             said.len() < 600 && !said.contains(char::is_control) && said.contains("without the agent's MAC"),
             "{said}"
         );
-        assert_eq!(SAID.load(Ordering::SeqCst) - before, 1, "hearsay is worth no other try");
+        assert_eq!(SAID.load(Ordering::SeqCst) - before, TRIES, "hearsay is worth as many tries as silence");
         let verified = verified(&failure.report.unwrap());
         assert_eq!((verified.record.refused.len(), verified.sessions.len()), (0, 0));
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C at the owner: the allocation is ended in good order. What a SIGKILL does stands in the test `kills`.
+//! Ctrl-C at the owner: the segment stops and zeroizes, and the allocation is ended, all in good order. What a SIGKILL does stands in the test `kills`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -31,7 +31,10 @@ pub(crate) fn owner(folder: &Path) {
     )
     .unwrap_err();
     assert!(matches!(failure.error, RunError::Interrupted), "{failure}");
-    assert!(failure.report.unwrap().timeline.at(Phase::Training).is_some(), "what came home is lost");
+    let report = failure.report.unwrap();
+    assert!(report.timeline.at(Phase::Training).is_some(), "what came home is lost");
+    // It stopped in good order: what it had trained is home, and it said that it wiped the rest.
+    assert!(report.receipt.is_some() && !report.artifacts.is_empty(), "{report:?}");
 }
 
 fn owner_interrupted() {

@@ -135,7 +135,7 @@ pub(crate) fn lingering(spec: &LaunchSpec, user: Option<u32>) -> (std::process::
     }
     let mut child = command
         .env_clear()
-        .envs(agent_environment(spec, (Ipv4Addr::LOCALHOST, 0).into()))
+        .envs(agent_environment(spec, (Ipv4Addr::LOCALHOST, 0).into(), None))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

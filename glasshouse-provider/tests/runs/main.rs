@@ -13,6 +13,7 @@ mod interrupt;
 mod local;
 #[path = "../kills/relay.rs"]
 mod relay;
+mod storms;
 mod strangers;
 mod supervisor;
 mod support;
@@ -32,7 +33,7 @@ fn main() {
         return durable::gates(folder.as_ref());
     }
     let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
-    let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, hostile::TESTS].concat();
+    let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, hostile::TESTS, storms::TESTS].concat();
     let tests = [agents, runs, supervisor::TESTS.to_vec(), interrupt::TESTS.to_vec()].concat();
     support::main(&tests);
 }

@@ -9,7 +9,9 @@ use glasshouse_core::overhead::Cleanup;
 use glasshouse_core::traits::{AllocationState, OfferFilter};
 use glasshouse_provider::MemoryProvider;
 use glasshouse_provider::memory::{Call, Fault};
-use glasshouse_provider::supervisor::{Journal, Patience, RentRequest, Rented, Supervisor, SupervisorError};
+use glasshouse_provider::supervisor::{
+    BootBudgets, BootPhase, Journal, Patience, RentRequest, Rented, Supervisor, SupervisorError,
+};
 
 use crate::support::{Test, block_on};
 
@@ -24,9 +26,10 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 pub(crate) const QUICK: Patience = Patience {
-    boot: Duration::from_millis(150),
+    boot: BootBudgets::each(Duration::from_millis(150)),
     settle: Duration::from_millis(60),
     poll: Duration::from_millis(5),
+    watch: Duration::from_millis(20),
     absence_spacing: Duration::from_millis(5),
     end: Duration::from_millis(200),
 };
@@ -58,8 +61,8 @@ fn a_create_in_doubt_is_adopted() {
     for names_it in [false, true] {
         let provider = MemoryProvider::new().fault(Call::Create, [Fault::FailsButHappens { names_it }]);
         let (provider, journal, error) = rent(provider, None);
-        // Adopted, so it came to waiting for its agent; never created twice; ended all the same.
-        assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+        // Adopted, so it came to waiting for its agent; what an error names is ended. Never created twice.
+        assert_eq!(matches!(error, SupervisorError::Stuck { .. }), !names_it, "{error}");
         assert_eq!(count(&provider, Call::Create), 1);
         assert!(provider.existing().is_empty() && journal.open_entries().is_empty());
     }
@@ -76,14 +79,17 @@ fn a_create_that_failed_is_ruled_out() {
 fn unknown_right_after_create_is_waited_for() {
     let provider = MemoryProvider::new().fault(Call::Observe, [Fault::NotFound, Fault::NotFound, Fault::Nonsense]);
     let (provider, _, error) = rent(provider, None);
-    assert!(matches!(error, SupervisorError::NotReachable { state: AllocationState::Running, .. }), "{error}");
+    assert!(
+        matches!(error, SupervisorError::Stuck { phase: BootPhase::Reachable, state: AllocationState::Running, .. }),
+        "{error}"
+    );
     assert!(provider.existing().is_empty());
 }
 
 fn an_end_that_is_ignored_stays_in_the_journal() {
     let provider = MemoryProvider::new().fault(Call::Terminate, vec![Fault::Ignored; 10_000]);
     let (provider, journal, error) = rent(provider, None);
-    assert!(matches!(error, SupervisorError::NotReachable { .. }), "{error}");
+    assert!(matches!(error, SupervisorError::Stuck { .. }), "{error}");
     assert_eq!(journal.open_entries().len(), provider.existing().len());
     let proofs = block_on(Supervisor::new(provider, journal.clone()).patience(QUICK).recover()).unwrap();
     assert_eq!(proofs[0].outcome, Cleanup::Unconfirmed);

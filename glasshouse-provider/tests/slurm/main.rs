@@ -201,8 +201,9 @@ fn what_would_be_submitted_can_be_seen() {
     block_on(async {
         let offer = provider.offers(&OfferFilter::default()).await.unwrap().remove(0);
         let plan = provider.plan(&offer, &spec("gh-limit")).unwrap();
-        assert!(plan.request.contains(" --time=10") && plan.request.contains(" --gres=gpu:1"), "{}", plan.request);
-        assert!(plan.request.contains(" --no-requeue") && !plan.request.contains("abab"), "{}", plan.request);
+        let request = &plan.create().unwrap().request;
+        assert!(request.contains(" --time=10") && request.contains(" --gres=gpu:1"), "{request}");
+        assert!(request.contains(" --no-requeue") && !format!("{plan:?}").contains("abab"), "{plan:?}");
         assert_eq!(plan.worst_case_dollars, Some(0.0));
     });
 }
@@ -281,9 +282,10 @@ fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
         .progress_every(Duration::from_millis(100))
         .dangerous_allow_cleartext_data()
         .patience(glasshouse_provider::supervisor::Patience {
-            boot: Duration::from_secs(60),
+            boot: glasshouse_provider::supervisor::BootBudgets::each(Duration::from_secs(60)),
             settle: Duration::from_secs(5),
             poll: Duration::from_millis(300),
+            watch: Duration::from_secs(5),
             absence_spacing: Duration::from_millis(500),
             end: Duration::from_secs(60),
         })

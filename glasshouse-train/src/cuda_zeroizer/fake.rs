@@ -20,6 +20,10 @@ pub(crate) enum Flaw {
     /// Something in the pool is in use.
     PoolKeeps,
     ReturnFails,
+    /// As a driver does whose device runs a kernel that never ends.
+    HangsInTrim,
+    HangsInReturn,
+    Panics,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,12 @@ impl Fake {
         if self.flaw == flaw { Err("told to fail".to_owned()) } else { Ok(()) }
     }
 
+    fn hangs(&self, flaw: Flaw) {
+        while self.flaw == flaw {
+            std::thread::park();
+        }
+    }
+
     fn slice(&mut self, block: &Block) -> &mut [u8] {
         let start = block.address as usize;
         &mut self.memory[start..start + block.bytes as usize]
@@ -87,6 +97,8 @@ impl Fake {
 
 impl DeviceMemory for Fake {
     fn trim(&mut self) -> Result<u64, String> {
+        assert!(self.flaw != Flaw::Panics, "told to panic");
+        self.hangs(Flaw::HangsInTrim);
         self.told(Flaw::TrimFails)?;
         let flaw = self.flaw;
         self.used.retain(|(_, _, by)| *by != Use::Pool || flaw == Flaw::PoolKeeps);
@@ -141,6 +153,7 @@ impl DeviceMemory for Fake {
     }
 
     fn give_back(&mut self, block: Block) -> Result<(), String> {
+        self.hangs(Flaw::HangsInReturn);
         self.told(Flaw::ReturnFails)?;
         self.used.retain(|(start, _, by)| *start != block.address || *by != Use::Taken);
         Ok(())

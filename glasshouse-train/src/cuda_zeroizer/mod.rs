@@ -4,6 +4,9 @@
 //! candle's pool. So the pool is trimmed, all free memory is taken, in large blocks and then in ever smaller ones,
 //! overwritten, read back by a kernel on the device, and returned. [`sweep`] is that procedure over any [`DeviceMemory`];
 //! on a machine without a GPU it runs over a memory map in its tests.
+//!
+//! Nearly every call of the driver waits for work that a broken kernel never ends, and none of them takes a deadline. So
+//! a device is only touched on a thread of its own, which is left behind when it does not come back in time.
 
 #[cfg(feature = "cuda")]
 mod device;
@@ -14,7 +17,9 @@ mod memory;
 mod pinned;
 mod sweep;
 
-use std::time::Instant;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use glasshouse_core::host_memory::{DEVICE_MEMORY_NOT_COVERED, HostZeroizer};
 use glasshouse_core::traits::{Receipt, SecretRegion, ZeroizeError, Zeroizer};
@@ -26,6 +31,8 @@ pub use memory::{Block, DeviceMemory};
 pub use pinned::PinnedBuffer;
 pub use sweep::{MARGIN, SMALLEST_BLOCK, Swept, sweep};
 
+/// A device that has not been wiped by then does not answer any more: an H200's 141 GB take a third of a second.
+pub const LONGEST: Duration = Duration::from_secs(30);
 /// Label of device memory in receipts and errors.
 const REGION: &str = "device memory";
 
@@ -36,8 +43,12 @@ pub type CudaZeroizer = DeviceZeroizer<CudaMemory>;
 /// Zeroizes a device and the host. The device is opened when it is needed: a run that fails before has nothing there.
 pub struct DeviceZeroizer<D> {
     host: HostZeroizer,
-    open: Box<dyn FnMut() -> Result<D, String> + Send>,
+    /// With the thread that uses it; gone with one that did not come back.
+    open: Option<Open<D>>,
+    limit: Duration,
 }
+
+type Open<D> = Box<dyn FnMut() -> Result<D, String> + Send>;
 
 #[cfg(feature = "cuda")]
 impl DeviceZeroizer<CudaMemory> {
@@ -54,19 +65,38 @@ impl Default for DeviceZeroizer<CudaMemory> {
     }
 }
 
-impl<D: DeviceMemory> DeviceZeroizer<D> {
-    /// Over a host zeroizer and any device.
+impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
+    /// Over a host zeroizer and any device, for at most [`LONGEST`].
     pub fn over(host: HostZeroizer, open: impl FnMut() -> Result<D, String> + Send + 'static) -> Self {
-        Self { host, open: Box::new(open) }
+        Self { host, open: Some(Box::new(open)), limit: LONGEST }
     }
 
+    /// The same with another limit on what the device may take.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Sweeps the device on a thread of its own, and waits for that no longer than the limit.
     fn sweep_device(&mut self) -> Result<Swept, ZeroizeError> {
-        let mut device = (self.open)().map_err(not_wiped)?;
-        sweep(&mut device)
+        let unanswered = || not_wiped(format!("the device did not answer within {:?}", self.limit));
+        let mut open = self.open.take().ok_or_else(unanswered)?;
+        let (done, swept) = mpsc::channel();
+        let work = move || {
+            let swept = catch_unwind(AssertUnwindSafe(|| sweep(&mut open().map_err(not_wiped)?)));
+            let panicked = |_| Err(not_wiped("the thread that wipes it panicked".to_owned()));
+            // Nobody listens any more when it took too long.
+            let _ = done.send((open, swept.unwrap_or_else(panicked)));
+        };
+        std::thread::Builder::new().spawn(work).map_err(|error| not_wiped(error.to_string()))?;
+        let (open, swept) = swept.recv_timeout(self.limit).map_err(|_| unanswered())?;
+        self.open = Some(open);
+        swept
     }
 }
 
-impl<D: DeviceMemory> Zeroizer for DeviceZeroizer<D> {
+impl<D: DeviceMemory + 'static> Zeroizer for DeviceZeroizer<D> {
     fn name(&self) -> &'static str {
         "host-and-device"
     }
@@ -157,5 +187,23 @@ mod tests {
         assert_eq!(*held.lock().unwrap(), [0; 9]);
         let error = over(small().with(Flaw::OverwritesNothing)).zeroize().unwrap_err();
         assert!(error.to_string().contains("still holds data"), "{error}");
+        let error = over(small().with(Flaw::Panics)).zeroize().unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
+
+    #[test]
+    fn a_device_that_does_not_answer_holds_nobody_up() {
+        for flaw in [Flaw::HangsInTrim, Flaw::HangsInReturn] {
+            let limit = Duration::from_millis(300);
+            let mut zeroizer = over(small().with(flaw)).within(limit);
+            let began = Instant::now();
+            for _ in 0..2 {
+                // The second time, too: a device that hung is not asked again.
+                let error = zeroizer.zeroize().unwrap_err();
+                assert!(error.to_string().contains("did not answer within 300ms"), "{flaw:?}: {error}");
+            }
+            drop(zeroizer);
+            assert!(began.elapsed() >= limit && began.elapsed() < limit * 20, "{flaw:?}: {:?}", began.elapsed());
+        }
     }
 }

@@ -7,7 +7,8 @@ pub enum DataError {
     Line {
         /// Its number, from 1.
         line: usize,
-        /// What is wrong and what to do. Never what the line says.
+        /// What is wrong and what to do. Never what the line says, unless the model's chat template raises an error that
+        /// repeats it; like every message of a workload it leaves the allocation sealed to the owner.
         why: String,
     },
     /// There is nothing to train on.

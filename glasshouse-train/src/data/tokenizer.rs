@@ -46,6 +46,7 @@ impl Tokenizer {
         // What a file says about padding and cutting is for inference; rows are packed here.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| wrong(first_line(&e.to_string())))?;
+        keeps_nothing(&mut tokenizer);
         let end_id = tokenizer.token_to_id(end).ok_or_else(|| wrong(format!("it has no token {end:?}")))?;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         let vocabulary = usize::try_from(largest).unwrap_or(usize::MAX).saturating_add(1);
@@ -127,6 +128,14 @@ fn decode_bytes(ids: &[u32]) -> Option<String> {
         }
     }
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Turns its cache of words off. BPE keeps what it has seen in each thread for as long as the thread lives, which outlives
+/// the tokenizer, its data set and zeroization.
+fn keeps_nothing(tokenizer: &mut tokenizers::Tokenizer) {
+    let mut model = tokenizer.get_model().clone();
+    model.resize_cache(0);
+    tokenizer.with_model(model);
 }
 
 fn first_line(text: &str) -> String {

@@ -17,6 +17,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use serde::{Deserialize, Serialize};
 
+use super::Settings;
 use super::error::input;
 use crate::data::{Date, Position};
 
@@ -36,8 +37,23 @@ pub struct CheckpointState {
     pub seed: u64,
     /// What a chat template was told that today is: a resumed run goes on with that day.
     pub today: Date,
-    /// SHA-256 over the data set and every setting that must be the same to go on.
+    /// SHA-256 over the data set, the base model's files and every setting that must be the same to go on.
     pub run: Digest32,
+}
+
+impl CheckpointState {
+    /// Whether a run of these settings, which is this one, goes on from here.
+    pub(super) fn continues(&self, settings: &Settings, run: Digest32) -> Result<(), WorkloadError> {
+        if self.run != run || self.seed != settings.seed {
+            let why = "it was made with another base model, other data or other settings; only steps, evaluation, checkpoints and recomputation may change";
+            return Err(wrong(why.to_owned()));
+        }
+        if self.step >= settings.steps {
+            let why = format!("it is of step {}, and the run ends at {}; give more steps", self.step, settings.steps);
+            return Err(wrong(why));
+        }
+        Ok(())
+    }
 }
 
 /// A checkpoint: flat vectors in the order of the variables.

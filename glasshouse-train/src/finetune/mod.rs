@@ -4,12 +4,14 @@
 //! The owner seals settings and data ([`package_entries`]) and pins the base model's files ([`public_inputs`]); the
 //! adapter that comes out is PEFT's.
 //!
+//! - `base`: the model's files; `package`: what is sealed, and what is checked before anything is rented.
 //! - [`Settings`]: all that decides what is computed, `finetune.json` of the package.
 //! - `trainer`: batches, gradients, evaluation; [`AdamW`]: the optimizer; [`Schedule`]: the learning rate.
 //! - `checkpoint`: everything that is needed to go on bit for bit.
 //! - [`Metrics`], [`MetricsWriter`], [`EventWriter`]: `metrics.jsonl` and TensorBoard files, on the owner's side.
 
 mod adamw;
+mod base;
 mod checkpoint;
 mod error;
 mod metrics;
@@ -21,11 +23,12 @@ mod trainer;
 mod workload;
 
 pub use adamw::{AdamW, flat};
+pub use base::{model_files, public_inputs};
 pub use checkpoint::{CheckpointState, checkpoint_state};
 pub use metrics::{Metrics, MetricsWriter};
 pub use package::{
     ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, Start, check, merge_into,
-    model_files, package_entries, public_inputs,
+    package_entries,
 };
 pub use schedule::Schedule;
 pub use settings::{AdamWSettings, BaseModel, LoraSettings, Precision, RandomShape, Settings};

@@ -1,21 +1,22 @@
 //! What the owner seals and pins.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use candle_core::Device;
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::manifest::PublicInput;
 use glasshouse_core::secret::SecretBuffer;
 use glasshouse_core::traits::WorkloadError;
 use sha2::{Digest as _, Sha256};
 
+use super::base::{self, Files};
+use super::checkpoint::Checkpoint;
 use super::error::{data, input};
-use super::settings::{BaseModel, Settings, refuse};
-use crate::data::{Dataset, DatasetSummary, Encoder};
+use super::settings::{BaseModel, Settings};
+use crate::data::{Dataset, DatasetSummary};
 use crate::qwen::adapter::{self, AdapterFiles};
-use crate::qwen::{Qwen2, QwenConfig, Weights, merge};
+use crate::qwen::{QwenConfig, Weights, merge};
 
 /// The settings, sealed.
 pub const SETTINGS_ENTRY: &str = "finetune.json";
@@ -71,119 +72,80 @@ pub fn package_entries(
     Ok(entries)
 }
 
-/// The files of a Hugging Face directory that a run reads: configuration, tokenizer, chat template and weights.
-///
-/// # Errors
-/// [`WorkloadError::Input`] naming what is missing, cut short or no safetensors file.
-pub fn model_files(folder: &Path) -> Result<Vec<PathBuf>, WorkloadError> {
-    let weights = Weights::open(folder).map_err(|e| input("model", e))?;
-    let mut files = Vec::new();
-    for name in REQUIRED {
-        let path = folder.join(name);
-        if !path.is_file() {
-            return Err(input("model", format!("{} is missing; download it with the model", path.display())));
-        }
-        files.push(path);
-    }
-    files.extend(OPTIONAL.iter().map(|name| folder.join(name)).filter(|path| path.is_file()));
-    files.extend(weights.files().map(Path::to_owned));
-    Ok(files)
-}
-
-/// Those files as public inputs of a package: by name, SHA-256 and length. `source` says where they can be had.
-///
-/// # Errors
-/// As [`model_files`], and a file that cannot be read.
-pub fn public_inputs(folder: &Path, source: &str) -> Result<Vec<PublicInput>, WorkloadError> {
-    let pin = |path: PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let (sha256, bytes) = digest(&path).map_err(|e| input(&name, format!("{}: {e}", path.display())))?;
-        Ok(PublicInput { name, sha256, bytes, source: source.to_owned() })
-    };
-    model_files(folder)?.into_iter().map(pin).collect()
-}
-
-/// Reads a data set as the run will and compares model, tokenizer and settings, so that a bad line or a model that does not
-/// fit is found before anything is rented. `folder` is the model's, unless its weights are random.
+/// Reads everything as the run will, but for the weights, and compares model, tokenizer, data, settings and what the run
+/// starts from, so that a bad line or an adapter that does not fit is found before anything is rented. `folder` is the
+/// model's, unless its weights are random, and `pinned` its files.
 ///
 /// # Errors
 /// [`WorkloadError::Input`] with the number of the line, or with what does not fit; [`WorkloadError::Config`].
-pub fn check(settings: &Settings, jsonl: &[u8], folder: Option<&Path>) -> Result<DatasetSummary, WorkloadError> {
+pub fn check(
+    settings: &Settings,
+    jsonl: &[u8],
+    (folder, pinned): (Option<&Path>, &[PublicInput]),
+    start: &Start,
+) -> Result<DatasetSummary, WorkloadError> {
     settings.validate()?;
-    let (config, encoder) = match (&settings.model, folder) {
-        (BaseModel::Directory { .. }, Some(folder)) => {
-            let config = QwenConfig::from_dir(folder).map_err(|e| input("config.json", e))?;
-            (config, encoder_of(settings, |name| folder.join(name))?)
+    let lora = settings.lora.config()?;
+    if folder.is_none() && matches!(settings.model, BaseModel::Directory { .. }) {
+        return Err(input("model", "its folder is not known here"));
+    }
+    let (config, encoder) = base::read(settings, &Files::Folder(folder.unwrap_or(Path::new(""))))?;
+    match start {
+        Start::Fresh => {}
+        Start::Adapter { config: about, model } => {
+            let files = AdapterFiles { config: about.clone(), weights: model.clone() };
+            adapter::tensors(&config, &lora, &files, &Device::Cpu).map_err(|e| super::error::model(e, 1, 1))?;
         }
-        (BaseModel::Directory { .. }, None) => return Err(input("model", "its folder is not known here")),
-        (BaseModel::Random { shape, .. }, _) => (shape.config(), Encoder::bytes().map_err(data)?),
-    };
-    fits(settings, &config, &encoder)?;
+        Start::Checkpoint(bytes) => {
+            let run = run_digest(settings, jsonl, pinned.iter().map(|file| (file.name.as_str(), file.sha256)))?;
+            let mut tensors = lora.tensors(&config);
+            tensors.sort();
+            let parts: Vec<_> = tensors.iter().map(|(name, [rows, columns])| (name.as_str(), rows * columns)).collect();
+            Checkpoint::from_bytes(bytes, &parts)?.state.continues(settings, run)?;
+        }
+    }
     Ok(Dataset::read(jsonl, &encoder, settings.eval_fraction, settings.seed).map_err(data)?.summary())
 }
 
-/// Writes the model of `folder` to `out`, a Hugging Face directory too, with an adapter added into its weights. `adapter`
+/// Names the run: the data, the files of its base model, and every setting but those that may change when it is resumed.
+pub(super) fn run_digest<'a>(
+    settings: &Settings,
+    jsonl: &[u8],
+    pinned: impl Iterator<Item = (&'a str, Digest32)>,
+) -> Result<Digest32, WorkloadError> {
+    // What the model is called, and how fast the run is or how often it is looked at, changes no bit of it.
+    let model = match &settings.model {
+        BaseModel::Directory { .. } => BaseModel::Directory { name: String::new() },
+        random => random.clone(),
+    };
+    let same = Settings {
+        model,
+        steps: 1_000_000_000,
+        eval_every: 0,
+        checkpoint_every: 0,
+        recompute: false,
+        ..settings.clone()
+    };
+    let mut hash = Sha256::new();
+    hash.update(same.to_json()?);
+    hash.update(Sha256::digest(jsonl));
+    let mut pinned: Vec<_> = pinned.collect();
+    pinned.sort();
+    for (name, sha256) in pinned {
+        hash.update((name.len() as u64).to_le_bytes());
+        hash.update(name);
+        hash.update(sha256.as_bytes());
+    }
+    Ok(Digest32::from(<[u8; 32]>::from(hash.finalize())))
+}
+
+/// Writes the model of `folder` to `out`, a new Hugging Face directory, with an adapter added into its weights. `adapter`
 /// is PEFT's configuration and weights.
 ///
 /// # Errors
 /// [`WorkloadError::Input`] for a model or an adapter that cannot be read, or do not fit each other, or a folder that
 /// cannot be written; [`WorkloadError::Device`].
-pub fn merge_into(folder: &Path, adapter: AdapterFiles, out: &Path) -> Result<(), WorkloadError> {
-    let failed = |e| super::error::model(e, 1, 1);
-    let config = QwenConfig::from_dir(folder).map_err(failed)?;
-    let weights = Weights::open(folder).map_err(failed)?;
-    let lora = adapter::lora_config(&adapter.config).map_err(failed)?;
-    // The base's values come from its files; what the model holds of them is not used.
-    let (device, dtype) = (candle_core::Device::Cpu, candle_core::DType::BF16);
-    let model = Qwen2::load(&config, &weights, &lora, &device, dtype, 0).map_err(failed)?;
-    adapter::import(&model, &adapter).map_err(failed)?;
-    merge::save(&model, &weights, folder, out).map_err(failed)
-}
-
-/// Tokenizer and chat template out of files that `path` finds.
-pub(super) fn encoder_of(settings: &Settings, path: impl Fn(&str) -> PathBuf) -> Result<Encoder, WorkloadError> {
-    let read = |name: &str| {
-        let path = path(name);
-        std::fs::read(&path).map_err(|e| input(name, format!("{}: {e}", path.display())))
-    };
-    let [tokenizer, config] = [TOKENIZER, TOKENIZER_CONFIG].map(read);
-    let template = path(TEMPLATE).is_file().then(|| read(TEMPLATE)).transpose()?;
-    Encoder::from_files(&tokenizer?, &config?, template.as_deref(), settings.today).map_err(data)
-}
-
-/// What the settings, the model and the tokenizer must have in common.
-pub(super) fn fits(settings: &Settings, config: &QwenConfig, encoder: &Encoder) -> Result<(), WorkloadError> {
-    let (longest, rows) = (config.max_position_embeddings, config.vocab_size);
-    if settings.sequence > longest {
-        let why = format!("{} tokens are more than the model's maximum of {longest}", settings.sequence);
-        return Err(refuse("sequence", why));
-    }
-    let vocabulary = encoder.tokenizer().vocabulary();
-    if vocabulary > rows {
-        let why = format!(
-            "it has ids up to {}, and the model's embedding has {rows} rows; use the tokenizer of this model",
-            vocabulary.saturating_sub(1)
-        );
-        return Err(input("tokenizer.json", why));
-    }
-    Ok(())
-}
-
-const TOKENIZER: &str = "tokenizer.json";
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
-const TEMPLATE: &str = "chat_template.jinja";
-const REQUIRED: [&str; 3] = ["config.json", TOKENIZER, TOKENIZER_CONFIG];
-const OPTIONAL: [&str; 2] = [TEMPLATE, "model.safetensors.index.json"];
-
-fn digest(path: &Path) -> std::io::Result<(Digest32, u64)> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut total, mut buffer) = (Sha256::new(), 0, vec![0; 1 << 20]);
-    loop {
-        let count = file.read(&mut buffer)?;
-        let Some(piece) = buffer.get(..count).filter(|piece| !piece.is_empty()) else {
-            return Ok((Digest32::from(<[u8; 32]>::from(hash.finalize())), total));
-        };
-        hash.update(piece);
-        total += count as u64;
-    }
+pub fn merge_into(folder: &Path, adapter: &AdapterFiles, out: &Path) -> Result<(), WorkloadError> {
+    let merge = || merge::save(&QwenConfig::from_dir(folder)?, adapter, &Weights::open(folder)?, folder, out);
+    merge().map_err(|e| super::error::model(e, 1, 1))
 }

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::adamw::{AdamW, AdamWState, flat};
 use super::checkpoint::{Checkpoint, CheckpointState};
-use super::error::{data, device, input, model};
+use super::error::{data, device, model};
 use super::{Metrics, Settings};
 use crate::data::{Batch, BatchStream, Dataset};
 use crate::qwen::{Qwen2, QwenError, check_gradients};
@@ -240,16 +240,7 @@ impl Trainer {
     pub(super) fn resume(&mut self, bytes: &[u8]) -> Result<(), WorkloadError> {
         let checkpoint = Checkpoint::from_bytes(bytes, &self.parts())?;
         let state = checkpoint.state;
-        if state.run != self.run || state.seed != self.settings.seed {
-            let why =
-                "it was made with other data or other settings; only steps, evaluation and checkpoints may change";
-            return Err(input(super::CHECKPOINT_ENTRY, why));
-        }
-        if state.step >= self.settings.steps {
-            let why =
-                format!("it is of step {}, and the run ends at {}; give more steps", state.step, self.settings.steps);
-            return Err(input(super::CHECKPOINT_ENTRY, why));
-        }
+        state.continues(&self.settings, self.run)?;
         self.stream.seek(state.position).map_err(data)?;
         let moments = AdamWState { first: checkpoint.first, second: checkpoint.second, steps: state.step };
         self.optimizer

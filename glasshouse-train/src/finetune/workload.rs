@@ -1,18 +1,14 @@
-use std::path::PathBuf;
-
 use candle_core::DType;
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Progress, Unit, Workload, WorkloadError};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use super::error::{data, input, model};
-use super::package::{
-    ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, encoder_of, fits,
-};
+use super::base::{self, Files};
+use super::error::{data, model};
+use super::package::{ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, run_digest};
 use super::settings::{BaseModel, Precision, Settings};
 use super::trainer::{Evaluation, Trainer};
-use crate::data::{Dataset, DatasetSummary, Encoder};
+use crate::data::{Dataset, DatasetSummary};
 use crate::qwen::adapter::{self, AdapterFiles};
 use crate::qwen::{Qwen2, QwenConfig, Weights};
 
@@ -181,10 +177,10 @@ impl Ready {
         let settings = Settings::from_json(&inputs.take(SETTINGS_ENTRY)?)?;
         let jsonl = inputs.take(DATA_ENTRY)?;
         let lora = settings.lora.config()?;
-        let (config, encoder, folder) = base(&settings, &inputs)?;
-        fits(&settings, &config, &encoder)?;
+        let (config, encoder) = base::read(&settings, &Files::Pinned(&inputs.public))?;
         let dataset = Dataset::read(&jsonl, &encoder, settings.eval_fraction, settings.seed).map_err(data)?;
-        let run = run_digest(&settings, &jsonl)?;
+        let pinned = inputs.public.iter().map(|(name, file)| (name.as_str(), file.sha256()));
+        let run = run_digest(&settings, &jsonl, pinned)?;
         drop(jsonl);
         let device = open(device)?;
         let dtype = match settings.dtype {
@@ -192,14 +188,10 @@ impl Ready {
             Precision::Bf16 => DType::BF16,
         };
         let failed = |error| model(error, settings.batch, settings.accumulate);
-        let mut base = match (&settings.model, &folder) {
-            (BaseModel::Directory { .. }, Some(folder)) => {
-                let weights = Weights::open(folder).map_err(failed)?;
-                all_pinned(&weights, &inputs)?;
-                Qwen2::load(&config, &weights, &lora, &device, dtype, settings.seed)
-            }
-            (BaseModel::Random { seed, .. }, _) => Qwen2::random(&config, &lora, &device, dtype, *seed),
-            (BaseModel::Directory { .. }, None) => return Err(input("model", "none of its files is there")),
+        let mut base = match &settings.model {
+            BaseModel::Directory { .. } => Weights::pinned(&inputs.public)
+                .and_then(|weights| Qwen2::load(&config, &weights, &lora, &device, dtype, settings.seed)),
+            BaseModel::Random { seed, .. } => Qwen2::random(&config, &lora, &device, dtype, *seed),
         }
         .map_err(failed)?;
         base.recompute_blocks(settings.recompute);
@@ -240,42 +232,6 @@ impl Ready {
             evaluations: self.trainer.evaluations().to_vec(),
         })
     }
-}
-
-/// The model's shape, what reads its text, and where its weights lie.
-fn base(settings: &Settings, inputs: &Inputs) -> Result<(QwenConfig, Encoder, Option<PathBuf>), WorkloadError> {
-    match &settings.model {
-        BaseModel::Random { shape, .. } => Ok((shape.config(), Encoder::bytes().map_err(data)?, None)),
-        BaseModel::Directory { .. } => {
-            let missing = || input("config.json", "it is no public input of the package; pin the model's files");
-            let folder = inputs.public.get("config.json").and_then(|path| path.parent()).ok_or_else(missing)?;
-            // Only what was pinned is read.
-            if let Some((name, _)) = inputs.public.iter().find(|(_, path)| path.parent() != Some(folder)) {
-                return Err(input(name, "it does not lie beside config.json; put the model's files into one folder"));
-            }
-            let config = QwenConfig::from_dir(folder).map_err(|e| input("config.json", e))?;
-            let encoder = encoder_of(settings, |name| inputs.public.get(name).cloned().unwrap_or_default())?;
-            Ok((config, encoder, Some(folder.to_owned())))
-        }
-    }
-}
-
-/// An index that lies there can name files that nobody pinned.
-fn all_pinned(weights: &Weights, inputs: &Inputs) -> Result<(), WorkloadError> {
-    match weights.files().find(|file| !inputs.public.values().any(|pinned| pinned == file)) {
-        None => Ok(()),
-        Some(file) => Err(input("model", format!("{} is no public input of the package", file.display()))),
-    }
-}
-
-/// Names the run: the data, and every setting but those that may change when it is resumed.
-fn run_digest(settings: &Settings, jsonl: &[u8]) -> Result<Digest32, WorkloadError> {
-    let same =
-        Settings { steps: 1_000_000_000, eval_every: 0, checkpoint_every: 0, recompute: false, ..settings.clone() };
-    let mut hash = Sha256::new();
-    hash.update(same.to_json()?);
-    hash.update(Sha256::digest(jsonl));
-    Ok(Digest32::from(<[u8; 32]>::from(hash.finalize())))
 }
 
 fn open(device: Device) -> Result<candle_core::Device, WorkloadError> {

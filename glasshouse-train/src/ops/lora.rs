@@ -62,8 +62,11 @@ pub(crate) struct AdapterGradient {
     pub(crate) b: Tensor,
 }
 
-/// The adapters of one input, in the type of the pass: their A in one matrix, so that x is read once.
-pub(crate) struct Adapters {
+/// The adapters of one input, in the type of the pass.
+pub(crate) struct Adapters(Vec<Stage>);
+
+/// Adapters that read the same values: their A in one matrix, so that those are read once.
+struct Stage {
     /// `[sum of r, in]`.
     a: Tensor,
     parts: Vec<Part>,
@@ -80,8 +83,42 @@ struct Part {
 }
 
 impl Adapters {
-    /// Takes adapters of one input, at least one.
+    /// Takes adapters of one input, at least one. What is dropped is another choice for each of them, as in PEFT.
     pub(crate) fn new(adapters: &[Adapter], scale: f64, dropout: Option<Dropout>, dtype: DType) -> Result<Self> {
+        let stages = match dropout.filter(|dropout| dropout.p > 0.0) {
+            None => Stage::new(adapters, scale, None, dtype).map(|all| vec![all]),
+            Some(rate) => {
+                let own = |number: usize| Dropout {
+                    seed: rate.seed.wrapping_add((number as u64).wrapping_mul(SPREAD)),
+                    ..rate
+                };
+                let stage = |(number, one)| Stage::new(std::slice::from_ref(one), scale, Some(own(number)), dtype);
+                adapters.iter().enumerate().map(stage).collect()
+            }
+        };
+        stages.map(Self)
+    }
+
+    /// Adds every adapter's update to its columns of `y [tokens, out]`.
+    pub(crate) fn forward(&self, x: &Tensor, y: &Tensor) -> Result<()> {
+        self.0.iter().try_for_each(|stage| stage.forward(x, y))
+    }
+
+    /// Gradients of the adapters, from x and the gradient of y; adds to `dx`, if there is one, what x's is through them.
+    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, dx: Option<&Tensor>) -> Result<Vec<AdapterGradient>> {
+        let mut gradients = Vec::new();
+        for stage in &self.0 {
+            gradients.extend(stage.backward(x, dy, dx)?);
+        }
+        Ok(gradients)
+    }
+}
+
+/// Between the seeds of neighbours: 2^64 over the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Stage {
+    fn new(adapters: &[Adapter], scale: f64, dropout: Option<Dropout>, dtype: DType) -> Result<Self> {
         let mut parts = Vec::with_capacity(adapters.len());
         let mut rank_start = 0;
         for adapter in adapters {
@@ -94,11 +131,10 @@ impl Adapters {
             [one] => one.to_dtype(dtype)?,
             _ => Tensor::cat(&all, 0)?.to_dtype(dtype)?,
         };
-        Ok(Self { a, parts, scale, dropout: dropout.filter(|dropout| dropout.p > 0.0) })
+        Ok(Self { a, parts, scale, dropout })
     }
 
-    /// Adds every adapter's update to its columns of `y [tokens, out]`.
-    pub(crate) fn forward(&self, x: &Tensor, y: &Tensor) -> Result<()> {
+    fn forward(&self, x: &Tensor, y: &Tensor) -> Result<()> {
         let down = self.down(&self.dropped(x)?)?;
         for part in &self.parts {
             let columns = y.narrow(1, part.column, part.b.dim(0)?)?;
@@ -107,8 +143,7 @@ impl Adapters {
         Ok(())
     }
 
-    /// Gradients of the adapters, from x and the gradient of y; adds to `dx`, if there is one, what x's is through them.
-    pub(crate) fn backward(&self, x: &Tensor, dy: &Tensor, dx: Option<&Tensor>) -> Result<Vec<AdapterGradient>> {
+    fn backward(&self, x: &Tensor, dy: &Tensor, dx: Option<&Tensor>) -> Result<Vec<AdapterGradient>> {
         let dropped = self.dropped(x)?;
         let down = self.down(&dropped)?;
         let ddown = unwritten(down.shape(), down.dtype(), down.device())?;
@@ -157,5 +192,32 @@ impl Adapters {
 impl Part {
     fn of(&self, down: &Tensor) -> Result<Tensor> {
         down.narrow(1, self.rank_start, self.rank)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn every_adapter_drops_its_own_choice() {
+        let ones = |rows: usize, columns: usize| Tensor::ones((rows, columns), DType::F32, &Device::Cpu).unwrap();
+        let x = ones(4, 64);
+        let adapter = |column| Adapter { a: ones(1, 64), b: ones(1, 1), column };
+        let update = |dropout| {
+            let y = ones(4, 2).zeros_like().unwrap();
+            let adapters = Adapters::new(&[adapter(0), adapter(1)], 1.0, dropout, DType::F32).unwrap();
+            adapters.forward(&x, &y).unwrap();
+            let gradients = adapters.backward(&x, &ones(4, 2), None).unwrap();
+            (y.t().unwrap().to_vec2::<f32>().unwrap(), gradients.into_iter().map(|g| g.a.to_vec2::<f32>().unwrap()))
+        };
+        let (columns, _) = update(None);
+        assert_eq!(columns, [[64.0; 4]; 2]);
+        let (columns, mut gradients) = update(Some(Dropout { p: 0.5, seed: 3 }));
+        assert!(columns.iter().flatten().all(|sum| (32.0..96.0).contains(sum)), "{columns:?}");
+        assert_ne!(columns.first(), columns.last());
+        assert_ne!(gradients.next(), gradients.next());
     }
 }

@@ -83,17 +83,8 @@ impl Builder<'_> {
         Ok(Adapted { frozen, adapters })
     }
 
-    /// A Kaiming uniform with a = sqrt 5, which is within 1 / sqrt(inputs); B zero.
     fn adapter(&self, block: usize, target: Target, column: usize) -> Result<Trained, QwenError> {
-        let (outputs, inputs) = target.shape(self.config);
-        let name = format!("lora {block} {target}");
-        let make = || {
-            let bound = 1.0 / (inputs as f64).sqrt();
-            let a = uniform((self.lora.rank, inputs), bound, named_seed(self.seed, &name), DType::F32, self.device)?;
-            let b = Tensor::zeros((outputs, self.lora.rank), DType::F32, self.device)?;
-            Ok((Var::from_tensor(&a)?, Var::from_tensor(&b)?))
-        };
-        let (a, b) = make().map_err(|error| QwenError::candle("making an adapter", &error))?;
+        let (a, b) = fresh(self.config, self.lora, (block, target), self.seed, self.device)?;
         Ok(Trained { target, column, a, b })
     }
 
@@ -124,6 +115,24 @@ impl Builder<'_> {
             _ => Tensor::cat(&parts, 0).map_err(|error| QwenError::candle("joining weights", &error)),
         }
     }
+}
+
+/// A Kaiming uniform with a = sqrt 5, which is within 1 / sqrt(inputs); B zero.
+pub(super) fn fresh(
+    config: &QwenConfig,
+    lora: &LoraConfig,
+    (block, target): (usize, Target),
+    seed: u64,
+    device: &Device,
+) -> Result<(Var, Var), QwenError> {
+    let (outputs, inputs) = target.shape(config);
+    let make = || {
+        let (bound, seed) = (1.0 / (inputs as f64).sqrt(), named_seed(seed, &format!("lora {block} {target}")));
+        let a = uniform((lora.rank, inputs), bound, seed, DType::F32, device)?;
+        let b = Tensor::zeros((outputs, lora.rank), DType::F32, device)?;
+        Ok((Var::from_tensor(&a)?, Var::from_tensor(&b)?))
+    };
+    make().map_err(|error| QwenError::candle("making an adapter", &error))
 }
 
 /// A seed for each name: FNV-1a, which `ops`' hash then mixes.

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use glasshouse_core::public_file::PublicFileError;
+
 /// Why a Qwen2 model could not be read, built, trained or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -64,6 +66,9 @@ pub enum QwenError {
         /// Bytes that the header promises.
         needed: u64,
     },
+    /// A pinned file cannot be read, or is not what it was when its digest was checked.
+    #[error(transparent)]
+    Changed(PublicFileError),
     /// A safetensors header cannot be understood.
     #[error("{}: not a safetensors file: {why}", path.display())]
     Header {

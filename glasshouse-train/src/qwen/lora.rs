@@ -68,6 +68,16 @@ impl Target {
     }
 }
 
+/// `A` or `B` of one adapter, as PEFT names it.
+pub(super) fn tensor_name(block: usize, target: Target, part: &str) -> String {
+    format!("base_model.model.{}.lora_{part}.weight", weight_path(block, target))
+}
+
+/// The layer that an adapter changes, as the base names it, without `.weight`.
+pub(super) fn weight_path(block: usize, target: Target) -> String {
+    format!("model.layers.{block}.{}", target.path())
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
@@ -115,6 +125,22 @@ impl LoraConfig {
         }
     }
 
+    /// The targets in the order of the forward pass.
+    pub(super) fn ordered(&self) -> impl Iterator<Item = Target> {
+        Target::ALL.into_iter().filter(|target| self.targets.contains(target))
+    }
+
+    /// PEFT's names and shapes of all adapters' tensors, block by block: A `[rank, inputs]`, then B `[outputs, rank]`.
+    pub fn tensors(&self, config: &QwenConfig) -> Vec<(String, [usize; 2])> {
+        let sites = (0..config.layers).flat_map(|block| self.ordered().map(move |target| (block, target)));
+        let both = |(block, target): (usize, Target)| {
+            let (outputs, inputs) = target.shape(config);
+            let (a, b) = ([self.rank, inputs], [outputs, self.rank]);
+            [(tensor_name(block, target, "A"), a), (tensor_name(block, target, "B"), b)]
+        };
+        sites.flat_map(both).collect()
+    }
+
     /// Checks every setting.
     ///
     /// # Errors
@@ -154,13 +180,25 @@ impl QwenConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use candle_core::Device;
 
+    use super::*;
+    use crate::qwen::adapter;
+
+    /// Both published shapes, with the adapters that training would have and without the weights under them.
     #[test]
-    fn published_shapes_count_as_peft_counts_them() {
+    fn published_shapes_have_the_adapters_that_peft_counts() {
         let lora = LoraConfig::default();
-        assert_eq!(QwenConfig::qwen2_5_0_5b().trainable_parameters(&lora), 270_336);
-        assert_eq!(QwenConfig::qwen2_5_7b().trainable_parameters(&lora), 1_261_568);
+        for (config, expected) in [(QwenConfig::qwen2_5_0_5b(), 270_336), (QwenConfig::qwen2_5_7b(), 1_261_568)] {
+            assert_eq!(config.trainable_parameters(&lora), expected);
+            let built = adapter::fresh(&config, &lora, 1, &Device::Cpu).unwrap();
+            assert_eq!(built.iter().map(|(_, variable)| variable.elem_count() as u64).sum::<u64>(), expected);
+            let shapes = lora.tensors(&config);
+            assert_eq!(built.len(), shapes.len());
+            for ((name, variable), (expected, shape)) in built.iter().zip(shapes) {
+                assert_eq!((name, variable.dims()), (&expected, shape.as_slice()));
+            }
+        }
     }
 
     #[test]

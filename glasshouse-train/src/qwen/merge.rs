@@ -10,44 +10,71 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 
+use super::adapter::{self, AdapterFiles};
+use super::config::QwenConfig;
 use super::error::QwenError;
-use super::lora::Target;
-use super::model::Qwen2;
+use super::lora::{LoraConfig, weight_path};
 use super::weights::{StoredTensor, Weights};
 use crate::ops::gemm;
 
 /// Writes the base in `source`, whose weights these are, to `out` with `W + scale B A` in place of each adapted weight,
 /// in the type and the shards of the base; the configuration and the tokenizer are copied. One tensor is in memory at a
-/// time, beside the mapped base.
+/// time, beside the mapped base and the adapter.
 ///
 /// # Errors
-/// [`QwenError::File`], also when `out` is `source`; [`QwenError::TensorShape`] and [`QwenError::MissingTensor`] when the
-/// weights are not the model's; [`QwenError::Device`].
-pub fn save(model: &Qwen2, weights: &Weights, source: &Path, out: &Path) -> Result<(), QwenError> {
+/// Those of [`adapter::tensors`] when the adapter does not fit the model; [`QwenError::File`], also when there is something in `out`;
+/// [`QwenError::TensorShape`] and [`QwenError::MissingTensor`] when the weights are not the model's; [`QwenError::Device`].
+pub fn save(
+    config: &QwenConfig,
+    files: &AdapterFiles,
+    weights: &Weights,
+    source: &Path,
+    out: &Path,
+) -> Result<(), QwenError> {
     let file = |path: &Path, source: io::Error| QwenError::File { path: path.to_owned(), source };
-    std::fs::create_dir_all(out).map_err(|error| file(out, error))?;
-    let real = |path: &Path| path.canonicalize().map_err(|error| file(path, error));
-    if real(source)? == real(out)? {
-        return Err(file(out, io::Error::new(io::ErrorKind::AlreadyExists, "the base itself lies there")));
+    let lora = adapter::lora_config(&files.config)?;
+    let updates = updates(config, &lora, files)?;
+    // Everything that can be refused is, before anything is written.
+    for (name, update) in &updates {
+        let stored = weights.stored(name).ok_or_else(|| QwenError::MissingTensor { name: name.clone() })?;
+        update.fits(&stored)?;
     }
-    let updates = updates(model)?;
-    if let Some(name) = updates.keys().find(|name| !weights.contains(name)) {
-        return Err(QwenError::MissingTensor { name: name.clone() });
+    if out.exists() && std::fs::read_dir(out).map_err(|error| file(out, error))?.next().is_some() {
+        let why = "there are files in it already; give a new folder";
+        return Err(file(out, io::Error::new(io::ErrorKind::AlreadyExists, why)));
     }
-    for shard in weights.shards() {
+    // Whole or not at all: it takes its name when it is complete.
+    let mut name = out.as_os_str().to_owned();
+    name.push(".partial");
+    let partial = PathBuf::from(name);
+    std::fs::create_dir_all(&partial).map_err(|error| file(&partial, error))?;
+    write(&lora, &updates, weights, source, &partial)
+        .and_then(|()| std::fs::rename(&partial, out).map_err(|error| file(out, error)))
+        .inspect_err(|_| drop(std::fs::remove_dir_all(&partial)))
+}
+
+fn write(
+    lora: &LoraConfig,
+    updates: &HashMap<String, Update>,
+    weights: &Weights,
+    source: &Path,
+    out: &Path,
+) -> Result<(), QwenError> {
+    let file = |path: &Path, source: io::Error| QwenError::File { path: path.to_owned(), source };
+    for shard in weights.shards()? {
         let Some(name) = shard.path.file_name() else { continue };
         let path = out.join(name);
         let mut written = BufWriter::new(File::create(&path).map_err(|error| file(&path, error))?);
         // Types and shapes stay, and so does the header.
-        written.write_all(shard.header).map_err(|error| file(&path, error))?;
+        written.write_all(&shard.header).map_err(|error| file(&path, error))?;
         for tensor in &shard.tensors {
-            let bytes = match updates.get(&tensor.name) {
-                None => written.write_all(tensor.bytes),
-                Some(update) => written.write_all(&merged(tensor, update, model.lora().scale())?),
+            let bytes = match updates.get(tensor.name) {
+                None => written.write_all(&tensor.bytes()?),
+                Some(update) => written.write_all(&merged(tensor, update, lora.scale())?),
             };
             bytes.map_err(|error| file(&path, error))?;
         }
@@ -71,37 +98,33 @@ struct Update {
     b: Tensor,
 }
 
-/// By the name of the base's tensor.
-fn updates(model: &Qwen2) -> Result<HashMap<String, Update>, QwenError> {
-    let own: HashMap<&str, &candle_core::Var> =
-        model.trainable().iter().map(|(name, variable)| (name.as_str(), variable)).collect();
-    let mut updates = HashMap::new();
-    for block in 0..model.config().layers {
-        for target in Target::ALL {
-            let path = format!("model.layers.{block}.{}", target.path());
-            let part = |part: &str| {
-                let variable = own.get(format!("base_model.model.{path}.lora_{part}.weight").as_str())?;
-                Some(variable.as_detached_tensor().to_device(&Device::Cpu))
-            };
-            if let (Some(a), Some(b)) = (part("A"), part("B")) {
-                let read = |tensor: candle_core::Result<Tensor>| {
-                    tensor.map_err(|error| QwenError::candle("reading an adapter back", &error))
-                };
-                updates.insert(format!("{path}.weight"), Update { a: read(a)?, b: read(b)? });
+impl Update {
+    fn fits(&self, stored: &StoredTensor<'_>) -> Result<(), QwenError> {
+        let side = |dims: &[usize], last: bool| if last { dims.last() } else { dims.first() }.copied().unwrap_or(0);
+        let expected = vec![side(self.b.dims(), false), side(self.a.dims(), true)];
+        match stored.shape == expected {
+            true => Ok(()),
+            false => {
+                let (name, found) = (stored.name.to_owned(), stored.shape.to_vec());
+                Err(QwenError::TensorShape { name, expected, found })
             }
         }
     }
-    Ok(updates)
+}
+
+/// By the name of the base's tensor.
+fn updates(config: &QwenConfig, lora: &LoraConfig, files: &AdapterFiles) -> Result<HashMap<String, Update>, QwenError> {
+    let mut tensors = adapter::tensors(config, lora, files, &Device::Cpu)?.into_iter().map(|(_, tensor)| tensor);
+    let sites = (0..config.layers).flat_map(|block| lora.ordered().map(move |target| weight_path(block, target)));
+    let update = |path: String| Some((format!("{path}.weight"), Update { a: tensors.next()?, b: tensors.next()? }));
+    Ok(sites.filter_map(update).collect())
 }
 
 /// `W + scale B A`, computed in f32 and rounded once to W's type.
 fn merged(stored: &StoredTensor<'_>, update: &Update, scale: f64) -> Result<Vec<u8>, QwenError> {
-    let expected = vec![update.b.dims().first().copied().unwrap_or(0), update.a.dims().last().copied().unwrap_or(0)];
-    if stored.shape != expected {
-        return Err(QwenError::TensorShape { name: stored.name.clone(), expected, found: stored.shape.clone() });
-    }
+    let bytes = stored.bytes()?;
     let sum = || -> candle_core::Result<Vec<u8>> {
-        let weight = Tensor::from_raw_buffer(stored.bytes, stored.dtype, &stored.shape, &Device::Cpu)?;
+        let weight = Tensor::from_raw_buffer(&bytes, stored.dtype, stored.shape, &Device::Cpu)?;
         let weight = weight.to_dtype(DType::F32)?;
         gemm(&weight, &update.b, &update.a, scale, 1.0)?;
         let flat = weight.to_dtype(stored.dtype)?.flatten_all()?;

@@ -1,7 +1,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::block::{Block, Kept, Pass};
+use super::block::{Kept, Pass};
 use super::build::{Builder, Parts, Source};
+use super::lora::tensor_name;
 use super::loss::{Counted, Loss, Tape};
 use super::{Batch, IGNORE, LoraConfig, QwenConfig, QwenError, Weights};
 use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_forward, take_rows};
@@ -120,37 +121,14 @@ impl Qwen2 {
         &self.device
     }
 
-    /// Bytes that a pass keeps for each token between forward and backward, about.
-    pub fn kept_bytes_per_token(&self) -> u64 {
-        let c = &self.config;
-        let block = match self.recompute {
-            true => c.hidden_size,
-            false => 2 * c.hidden_size + c.query_width() + 2 * c.key_width() + 2 * c.intermediate_size,
-        };
-        (block as u64).saturating_mul(c.layers as u64).saturating_mul(self.dtype.size_in_bytes() as u64)
-    }
-
-    /// Tokens of one pass, rows times length, that about fit a device with this many bytes.
-    pub fn fitting_tokens(&self, memory: u64) -> u64 {
-        let c = &self.config;
-        let width = self.dtype.size_in_bytes() as u64;
-        let weights = c.parameters().saturating_mul(width);
-        // Two chunks of logits and the device's own; and beside what is kept, what one block's backward works on.
-        let fixed = weights.saturating_add(2 << 30);
-        let working = (8 * c.hidden_size + 5 * c.intermediate_size) as u64 * width;
-        memory.saturating_sub(fixed) / self.kept_bytes_per_token().saturating_add(working).max(1)
-    }
-
     fn build(builder: &Builder<'_>) -> Result<Self, QwenError> {
         let parts = builder.build()?;
-        let name = |block: &Block, target: super::Target, part: &str| {
-            format!("base_model.model.model.layers.{}.{}.lora_{part}.weight", block.index, target.path())
-        };
         let mut trainable = Vec::new();
-        for block in &parts.blocks {
+        for (number, block) in parts.blocks.iter().enumerate() {
             for trained in block.trained() {
-                trainable.push((name(block, trained.target, "A"), trained.a.clone()));
-                trainable.push((name(block, trained.target, "B"), trained.b.clone()));
+                let name = |part| tensor_name(number, trained.target, part);
+                trainable.push((name("A"), trained.a.clone()));
+                trainable.push((name("B"), trained.b.clone()));
             }
         }
         Ok(Self {
@@ -249,7 +227,7 @@ impl Qwen2 {
                     Some(memory) => format!(
                         "{rows} rows of {length} are {} tokens, and about {} fit{}",
                         rows * length,
-                        self.fitting_tokens(memory),
+                        self.config.fitting_tokens(memory, self.dtype, self.recompute),
                         if self.recompute { "" } else { "; recomputing blocks makes room for more" },
                     ),
                     None => format!("{rows} rows of {length} are too many; use fewer, or recompute blocks"),

@@ -1,4 +1,4 @@
-//! A model's safetensors, memory-mapped: single, or shards under an index.
+//! A model's safetensors, single or shards under an index: memory-mapped, or out of pinned files.
 #![deny(
     clippy::indexing_slicing,
     clippy::unwrap_used,
@@ -7,20 +7,28 @@
     clippy::arithmetic_side_effects
 )]
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
+use glasshouse_core::public_file::PublicFile;
 use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde::Deserialize;
 
 use super::error::QwenError;
+use super::header::header;
 use super::map::map;
 
-/// The weights of a directory. Nothing is copied in host memory: a tensor goes from the mapping to the device.
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The weights of a model. There is no second copy of them in host memory: a tensor goes from its file to the device.
 pub struct Weights {
     shards: Vec<Shard>,
     /// Which shard has a tensor, and what it is there.
@@ -29,32 +37,39 @@ pub struct Weights {
 
 struct Shard {
     path: PathBuf,
-    mapping: Mmap,
+    content: Content,
     /// Where tensors begin.
-    data: usize,
+    data: u64,
+}
+
+/// Where a shard's bytes come from.
+pub(super) enum Content {
+    /// The owner's own files.
+    Mapped(Mmap),
+    /// Files of a host that may change them: what is read is what was pinned.
+    Pinned(Arc<PublicFile>),
 }
 
 /// One file: its header, length included, and its tensors in the order in which they lie after it, without gaps.
 pub(crate) struct ShardView<'a> {
     pub(crate) path: &'a Path,
-    pub(crate) header: &'a [u8],
+    pub(crate) header: Cow<'a, [u8]>,
     pub(crate) tensors: Vec<StoredTensor<'a>>,
 }
 
 /// One tensor as it is stored.
 pub(crate) struct StoredTensor<'a> {
-    pub(crate) name: String,
+    pub(crate) name: &'a str,
     pub(crate) dtype: DType,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) bytes: &'a [u8],
+    pub(crate) shape: &'a [usize],
+    place: (&'a Content, &'a Entry),
 }
 
 struct Entry {
     shard: usize,
     dtype: DType,
     shape: Vec<usize>,
-    start: usize,
-    end: usize,
+    place: Range<u64>,
 }
 
 /// The part of `model.safetensors.index.json` that is used.
@@ -64,53 +79,72 @@ struct Index {
 }
 
 impl Weights {
-    /// Opens `model.safetensors`, or every shard that `model.safetensors.index.json` names, and checks all headers
-    /// against the files' sizes.
+    /// Maps `model.safetensors`, or every shard that `model.safetensors.index.json` names, into memory and checks all
+    /// headers against the files' sizes. For files that nobody changes meanwhile.
     ///
     /// # Errors
     /// [`QwenError::NoWeights`], [`QwenError::MissingShard`], [`QwenError::Truncated`], [`QwenError::Header`],
     /// [`QwenError::MissingTensor`] for one that the index places in a shard that does not have it.
     pub fn open(directory: &Path) -> Result<Self, QwenError> {
-        let single = directory.join("model.safetensors");
-        let index = directory.join("model.safetensors.index.json");
-        let mut weights = Self { shards: Vec::new(), tensors: BTreeMap::new() };
-        match std::fs::read(&index) {
-            Err(error) if error.kind() == ErrorKind::NotFound => match single.exists() {
-                true => weights.add(single)?,
-                false => return Err(QwenError::NoWeights { directory: directory.to_owned() }),
-            },
+        let index = directory.join(INDEX);
+        let index = match std::fs::read(&index) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(source) => return Err(QwenError::File { path: index, source }),
-            Ok(bytes) => {
-                let parsed: Index = serde_json::from_slice(&bytes).map_err(|error| QwenError::Json {
-                    name: "model.safetensors.index.json".to_owned(),
-                    why: error.to_string(),
-                })?;
-                let mut names: Vec<&String> = parsed.weight_map.values().collect();
-                names.sort();
-                names.dedup();
-                for name in names {
-                    let path = shard_path(directory, name)?;
-                    if !path.exists() {
-                        return Err(QwenError::MissingShard { path });
-                    }
-                    weights.add(path)?;
-                }
-                if let Some(name) = parsed.weight_map.keys().find(|name| !weights.tensors.contains_key(*name)) {
-                    return Err(QwenError::MissingTensor { name: name.clone() });
-                }
-            }
+        };
+        Self::of(directory, index, |path| match File::open(path) {
+            Ok(file) => match map(&file) {
+                Ok(mapping) => Ok(Some(Content::Mapped(mapping))),
+                Err(source) => Err(QwenError::File { path: path.to_owned(), source }),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(QwenError::File { path: path.to_owned(), source }),
+        })
+    }
+
+    /// The same out of files that were pinned by digest, by name: of what is not among them nothing is read, and what is
+    /// read is what was pinned.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`QwenError::Changed`] for a file that was changed since.
+    pub fn pinned(files: &BTreeMap<String, Arc<PublicFile>>) -> Result<Self, QwenError> {
+        let index = files.get(INDEX).map(|file| file.read().map_err(QwenError::Changed)).transpose()?;
+        let file = |path: &Path| files.get(path.to_str()?).map(|file| Content::Pinned(Arc::clone(file)));
+        Self::of(Path::new(""), index, |path| Ok(file(path)))
+    }
+
+    fn of(
+        directory: &Path,
+        index: Option<Vec<u8>>,
+        mut content: impl FnMut(&Path) -> Result<Option<Content>, QwenError>,
+    ) -> Result<Self, QwenError> {
+        let mut weights = Self { shards: Vec::new(), tensors: BTreeMap::new() };
+        let Some(bytes) = index else {
+            let path = directory.join(SINGLE);
+            let missing = || QwenError::NoWeights { directory: directory.to_owned() };
+            let single = content(&path)?.ok_or_else(missing)?;
+            weights.add(path, single)?;
+            return Ok(weights);
+        };
+        let parsed: Index = serde_json::from_slice(&bytes)
+            .map_err(|error| QwenError::Json { name: INDEX.to_owned(), why: error.to_string() })?;
+        let mut names: Vec<&String> = parsed.weight_map.values().collect();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let path = shard_path(directory, name)?;
+            let Some(shard) = content(&path)? else { return Err(QwenError::MissingShard { path }) };
+            weights.add(path, shard)?;
         }
-        Ok(weights)
+        match parsed.weight_map.keys().find(|name| !weights.tensors.contains_key(*name)) {
+            Some(name) => Err(QwenError::MissingTensor { name: name.clone() }),
+            None => Ok(weights),
+        }
     }
 
     /// Names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
-    }
-
-    /// Whether there is a tensor of this name.
-    pub fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
     }
 
     /// The files, in the order of their names.
@@ -121,68 +155,91 @@ impl Weights {
     /// Copies one tensor to the device, as it is stored, and there makes it `dtype`.
     ///
     /// # Errors
-    /// [`QwenError::MissingTensor`], [`QwenError::TensorShape`], [`QwenError::OutOfMemory`], [`QwenError::Device`].
+    /// [`QwenError::MissingTensor`], [`QwenError::TensorShape`], [`QwenError::Changed`], [`QwenError::OutOfMemory`],
+    /// [`QwenError::Device`].
     pub fn tensor(&self, name: &str, shape: &[usize], device: &Device, dtype: DType) -> Result<Tensor, QwenError> {
-        let missing = || QwenError::MissingTensor { name: name.to_owned() };
-        let entry = self.tensors.get(name).ok_or_else(missing)?;
-        if entry.shape != shape {
-            let (expected, found) = (shape.to_vec(), entry.shape.clone());
+        let stored = self.stored(name).ok_or_else(|| QwenError::MissingTensor { name: name.to_owned() })?;
+        if stored.shape != shape {
+            let (expected, found) = (shape.to_vec(), stored.shape.to_vec());
             return Err(QwenError::TensorShape { name: name.to_owned(), expected, found });
         }
-        let shard = self.shards.get(entry.shard).ok_or_else(missing)?;
-        let bytes = shard.mapping.get(entry.start..entry.end).ok_or_else(missing)?;
-        Tensor::from_raw_buffer(bytes, entry.dtype, shape, device)
+        Tensor::from_raw_buffer(&stored.bytes()?, stored.dtype, shape, device)
             .and_then(|tensor| tensor.to_dtype(dtype))
             .map_err(|error| QwenError::candle(&format!("loading {name}"), &error))
     }
 
-    /// The files as they lie there, for writing them again with some tensors changed.
-    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardView<'_>> {
-        self.shards.iter().enumerate().filter_map(|(number, shard)| {
-            let mut stored: Vec<_> = self.tensors.iter().filter(|(_, entry)| entry.shard == number).collect();
-            stored.sort_by_key(|(_, entry)| entry.start);
-            let view = |(name, entry): (&'_ String, &Entry)| {
-                let bytes = shard.mapping.get(entry.start..entry.end)?;
-                Some(StoredTensor { name: name.clone(), dtype: entry.dtype, shape: entry.shape.clone(), bytes })
-            };
-            let tensors = stored.into_iter().map(view).collect::<Option<Vec<_>>>()?;
-            Some(ShardView { path: &shard.path, header: shard.mapping.get(..shard.data)?, tensors })
-        })
+    /// A tensor as it is stored.
+    pub(crate) fn stored(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let (name, entry) = self.tensors.get_key_value(name)?;
+        let place = (&self.shards.get(entry.shard)?.content, entry);
+        Some(StoredTensor { name, dtype: entry.dtype, shape: &entry.shape, place })
     }
 
-    fn add(&mut self, path: PathBuf) -> Result<(), QwenError> {
-        let file = File::open(&path).map_err(|source| QwenError::File { path: path.clone(), source })?;
-        let mapping = map(&file).map_err(|source| QwenError::File { path: path.clone(), source })?;
-        let header = |why: String| QwenError::Header { path: path.clone(), why };
-        let (prefix, metadata) = match SafeTensors::read_metadata(&mapping) {
-            Ok(read) => read,
-            Err(error) => return Err(cut_short(&path, &mapping).unwrap_or_else(|| header(error.to_string()))),
-        };
-        // The header's own length, and the eight bytes that hold it.
-        let data = prefix.checked_add(8).ok_or_else(|| header("its header is too long".to_owned()))?;
+    /// The files as they lie there, for writing them again with some tensors changed.
+    pub(crate) fn shards(&self) -> Result<Vec<ShardView<'_>>, QwenError> {
+        let all = self.shards.iter().enumerate().map(|(number, shard)| {
+            let own = self.tensors.iter().filter(|(_, entry)| entry.shard == number);
+            let mut names: Vec<_> = own.map(|(name, entry)| (entry.place.start, name)).collect();
+            names.sort();
+            let tensors = names.into_iter().filter_map(|(_, name)| self.stored(name)).collect();
+            let header = shard.content.range(&shard.path, 0..shard.data)?;
+            Ok(ShardView { path: &shard.path, header, tensors })
+        });
+        all.collect()
+    }
+
+    fn add(&mut self, path: PathBuf, content: Content) -> Result<(), QwenError> {
+        let (data, metadata) = header(&path, &content)?;
+        let failed = |why: String| QwenError::Header { path: path.clone(), why };
         for (name, info) in metadata.tensors() {
-            let place = |offset: usize| data.checked_add(offset);
-            let (start, end) = (place(info.data_offsets.0), place(info.data_offsets.1));
-            let (Some(start), Some(end)) = (start, end) else {
-                return Err(header(format!("{name} lies outside any file")));
+            let offset = |offset: usize| u64::try_from(offset).ok()?.checked_add(data);
+            let (Some(start), Some(end)) = (offset(info.data_offsets.0), offset(info.data_offsets.1)) else {
+                return Err(failed(format!("{name} lies outside any file")));
             };
-            if end > mapping.len() {
-                let (size, needed) = (mapping.len() as u64, end as u64);
-                return Err(QwenError::Truncated { path, size, needed });
-            }
             let dtype = match info.dtype {
                 Dtype::F32 => DType::F32,
                 Dtype::F16 => DType::F16,
                 Dtype::BF16 => DType::BF16,
                 other => return Err(QwenError::TensorType { name, found: format!("{other:?}") }),
             };
-            let entry = Entry { shard: self.shards.len(), dtype, shape: info.shape.clone(), start, end };
+            let entry = Entry { shard: self.shards.len(), dtype, shape: info.shape.clone(), place: start..end };
             if self.tensors.insert(name.clone(), entry).is_some() {
-                return Err(header(format!("{name} is in another shard, too")));
+                return Err(failed(format!("{name} is in another shard, too")));
             }
         }
-        self.shards.push(Shard { path, mapping, data });
+        self.shards.push(Shard { path, content, data });
         Ok(())
+    }
+}
+
+impl<'a> StoredTensor<'a> {
+    /// Its bytes, little-endian.
+    pub(crate) fn bytes(&self) -> Result<Cow<'a, [u8]>, QwenError> {
+        let (content, entry) = self.place;
+        content.range(Path::new(self.name), entry.place.clone())
+    }
+}
+
+impl Content {
+    /// Its length.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Mapped(mapping) => mapping.len() as u64,
+            Self::Pinned(file) => file.bytes(),
+        }
+    }
+
+    /// A part of it; `what` is for errors.
+    pub(super) fn range(&self, what: &Path, range: Range<u64>) -> Result<Cow<'_, [u8]>, QwenError> {
+        let cut = || QwenError::Truncated { path: what.to_owned(), size: self.bytes(), needed: range.end };
+        match self {
+            Self::Mapped(mapping) => {
+                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+                mapping.get(place(range.start)..place(range.end)).map(Cow::Borrowed).ok_or_else(cut)
+            }
+            Self::Pinned(file) if range.end > file.bytes() => Err(cut()),
+            Self::Pinned(file) => file.read_range(range).map(Cow::Owned).map_err(QwenError::Changed),
+        }
     }
 }
 
@@ -192,41 +249,11 @@ fn shard_path(directory: &Path, name: &str) -> Result<PathBuf, QwenError> {
     match plain {
         true => Ok(directory.join(name)),
         false => Err(QwenError::Json {
-            name: "model.safetensors.index.json".to_owned(),
+            name: INDEX.to_owned(),
             why: format!("{name:?} is not the name of a file beside it"),
         }),
     }
 }
-
-/// Whether the file ends before the end that its header promises.
-fn cut_short(path: &Path, bytes: &[u8]) -> Option<QwenError> {
-    let size = bytes.len() as u64;
-    let truncated = |needed| Some(QwenError::Truncated { path: path.to_owned(), size, needed });
-    let Some(length) = bytes.first_chunk::<8>() else { return truncated(8) };
-    let needed = u64::from_le_bytes(*length).checked_add(8)?;
-    // A longer header than safetensors allows is not one that was cut.
-    match needed > size && needed <= HEADER_LIMIT {
-        true => truncated(needed),
-        false => promised_end(bytes.get(8..usize::try_from(needed).ok()?)?)
-            .and_then(|end| end.checked_add(needed))
-            .filter(|needed| *needed > size)
-            .and_then(truncated),
-    }
-}
-
-/// The furthest end of a tensor, by the header alone.
-fn promised_end(header: &[u8]) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Place {
-        data_offsets: (u64, u64),
-    }
-    let json: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).ok()?;
-    let places = json.into_iter().filter(|(name, _)| name != "__metadata__");
-    places.filter_map(|(_, value)| serde_json::from_value::<Place>(value).ok()).map(|place| place.data_offsets.1).max()
-}
-
-/// What the safetensors crate takes as a header at most, and the eight bytes before it.
-const HEADER_LIMIT: u64 = 100_000_008;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::arithmetic_side_effects)]

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glasshouse_core::fixed::{Digest32, Fixed};
-use sha2::{Digest as _, Sha256};
+use glasshouse_core::secret::Secret;
+use glasshouse_core::traits::{LaunchSpec, OfferFilter};
 
 use super::{Listener, RunBuilder};
-use crate::run::setup::Setup;
+use crate::measurement::{Measurement, MeasurementError};
+use crate::run::setup::{Setup, agent_env};
 use crate::run::{Gate, RunError};
-use crate::supervisor::Journal;
+use crate::supervisor::{Journal, OwnerTag};
 
 impl<K> RunBuilder<K> {
     /// Checks that everything is there.
@@ -60,6 +62,7 @@ impl<K> RunBuilder<K> {
             handle_signals: self.handle_signals,
             stop: self.stop,
             patience: self.patience,
+            supervise: self.supervise,
             segments: 1,
             artifact_limit: self.artifact_limit,
         };
@@ -69,7 +72,35 @@ impl<K> RunBuilder<K> {
 
 /// The measurement that a segment of the local provider makes of itself, when it runs this executable.
 fn own_executable() -> Result<Digest32, RunError> {
-    let path = PathBuf::from("/proc/self/exe");
-    let bytes = std::fs::read(&path).map_err(|e| RunError::File { path, what: "measured", why: e.to_string() })?;
-    Ok(Fixed(Sha256::digest(&bytes).into()))
+    let measured = Measurement::of_this_executable();
+    let unreadable = |e: MeasurementError| RunError::File {
+        path: PathBuf::from("/proc/self/exe"),
+        what: "measured",
+        why: e.to_string(),
+    };
+    Ok(measured.map_err(unreadable)?.sha256)
+}
+
+impl<K> RunBuilder<K> {
+    /// What this run would be rented with, for a dry run: nothing is asked for, nothing written. Name and secret are made
+    /// for this call alone, and without a gate its key is all zeros.
+    ///
+    /// # Errors
+    /// [`RunError::NoRandomness`].
+    pub fn launch(&self) -> Result<(OfferFilter, LaunchSpec), RunError> {
+        let gate_key = self.gate.as_ref().map_or(Fixed([0; 32]), Gate::public);
+        let tag = Fixed::<8>::random().map_err(|_| RunError::NoRandomness)?;
+        let spec = LaunchSpec {
+            name: format!("{}{tag}", OwnerTag::of_this_user().prefix()),
+            image: self.image.as_ref().map(|(image, _)| image.clone()),
+            image_digest: self.image.as_ref().map(|(_, digest)| *digest),
+            launch_secret: Secret::random().map_err(|_| RunError::NoRandomness)?,
+            gate_key,
+            linger: self.linger,
+            env: agent_env(&self.env, self.anti_debug),
+            disk_gib: self.disk_gib,
+            time_limit: self.time_limit,
+        };
+        Ok((self.filter.clone(), spec))
+    }
 }

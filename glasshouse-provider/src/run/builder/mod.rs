@@ -16,8 +16,9 @@ use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
 
 use super::setup::PackageFile;
 use super::{Gate, RunEvent, StopHandle};
-use crate::supervisor::Patience;
+use crate::supervisor::{Patience, Supervisor};
 
+pub(in crate::run) type Supervise = Box<dyn Fn(Supervisor) -> Supervisor + Send + Sync>;
 pub(in crate::run) type Listener = Box<dyn FnMut(RunEvent) + Send>;
 
 /// Composes a run. `provider`, `verifier`, `package` and `out_dir` must be given; everything else has a default.
@@ -48,6 +49,7 @@ pub struct RunBuilder<K> {
     handle_signals: bool,
     stop: StopHandle,
     patience: Option<Patience>,
+    supervise: Option<Supervise>,
     artifact_limit: u64,
     listener: Option<Listener>,
 }
@@ -81,6 +83,7 @@ impl<K> RunBuilder<K> {
             handle_signals: true,
             stop: StopHandle::new(),
             patience: None,
+            supervise: None,
             artifact_limit: 4 << 30,
             listener: None,
         }
@@ -236,7 +239,8 @@ impl<K> RunBuilder<K> {
         self
     }
 
-    /// After this the provider may end the allocation by itself.
+    /// After this the run ends its allocation, from before it is asked for; the provider may end it by itself then. The
+    /// most that an allocation can cost is its price times this.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
@@ -275,6 +279,14 @@ impl<K> RunBuilder<K> {
     #[must_use]
     pub fn patience(mut self, patience: Patience) -> Self {
         self.patience = Some(patience);
+        self
+    }
+
+    /// Sets the rest of the supervision: whose allocations these are, how many offers are tried, what all of them may
+    /// come to: `supervise(|supervisor| supervisor.attempts(2).budget(5.0))`.
+    #[must_use]
+    pub fn supervise(mut self, with: impl Fn(Supervisor) -> Supervisor + Send + Sync + 'static) -> Self {
+        self.supervise = Some(Box::new(with));
         self
     }
 

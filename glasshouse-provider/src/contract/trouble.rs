@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+/// Something that providers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// Nothing: a calm day.
+    None,
+    /// `create` answers with a 5xx, and made it.
+    CreateFailsButHappens,
+    /// `create` answers with an error that names what it made.
+    CreateErrorNamesIt,
+    /// The connection breaks in the middle of `create`'s answer.
+    CreateBreaksOff,
+    /// The first offer is refused.
+    FirstOfferRefused,
+    /// Every offer is taken by the time that it is asked for.
+    EveryOfferTaken,
+    /// It never gets a machine.
+    StuckInSchedule,
+    /// Its image never comes.
+    StuckInPull,
+    /// It never starts.
+    StuckInStart,
+    /// It runs, and has no address.
+    WithoutPorts,
+    /// It runs, and has none of its GPUs.
+    WithoutGpus,
+    /// It is in a state that nobody knows.
+    UnknownState,
+    /// It ends before its agent answers.
+    ExitsEarly,
+    /// It costs more than the cap, which its offer did not.
+    PriceAboveCap,
+    /// It is unknown for a moment after `create`.
+    HiddenAfterCreate,
+    /// Its end is answered with a 404, and it runs on; then with a 500; then it is taken.
+    EndSaysNotFound,
+    /// Looks are answered with 429, with this `Retry-After` or none.
+    TooManyLooks(Option<Duration>),
+    /// `create` is answered with 429, with this `Retry-After` or none.
+    TooManyCreates(Option<Duration>),
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Self; 20] = [
+        Self::None,
+        Self::CreateFailsButHappens,
+        Self::CreateErrorNamesIt,
+        Self::CreateBreaksOff,
+        Self::FirstOfferRefused,
+        Self::EveryOfferTaken,
+        Self::StuckInSchedule,
+        Self::StuckInPull,
+        Self::StuckInStart,
+        Self::WithoutPorts,
+        Self::WithoutGpus,
+        Self::UnknownState,
+        Self::ExitsEarly,
+        Self::PriceAboveCap,
+        Self::HiddenAfterCreate,
+        Self::EndSaysNotFound,
+        Self::TooManyLooks(None),
+        Self::TooManyLooks(Some(SECOND)),
+        Self::TooManyCreates(None),
+        Self::TooManyCreates(Some(SECOND)),
+    ];
+
+    /// Offers that are tried.
+    pub(super) const fn attempts(self) -> usize {
+        match self {
+            Self::CreateErrorNamesIt | Self::FirstOfferRefused | Self::EveryOfferTaken | Self::TooManyCreates(_) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Creates that this comes to.
+    pub(super) const fn creates(self) -> usize {
+        self.attempts()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,119 @@
+//! What an owner that was killed left behind.
+
+use glasshouse_core::overhead::Cleanup;
+use glasshouse_core::record::CleanupProof;
+use glasshouse_core::traits::{Allocation, ProviderError};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::pause::pause;
+use super::{OpenEntry, Supervisor, SupervisorError};
+use crate::roles::note;
+
+/// What was found, and what came of it.
+#[derive(Debug)]
+pub struct Reaped {
+    /// The end of each allocation that was found. One whose outcome is not `observed` stays in the journal.
+    pub ended: Vec<CleanupProof>,
+    /// Names of those that the provider had and the journal did not: another journal's, or a lost one's.
+    pub strays: Vec<String>,
+    /// Why the provider did not tell what it has. Then only what the journal has was ended.
+    pub unlisted: Option<ProviderError>,
+    /// What the journal still has, of every provider: allocations that nobody has seen to be gone.
+    pub unconfirmed: Vec<OpenEntry>,
+}
+
+impl Reaped {
+    /// Whether nothing of this owner is left, as far as provider and journal can tell.
+    pub fn is_clean(&self) -> bool {
+        self.unlisted.is_none()
+            && self.unconfirmed.is_empty()
+            && self.ended.iter().all(|proof| proof.outcome == Cleanup::Observed)
+    }
+}
+
+impl Supervisor {
+    /// Ends everything that the journal has of this provider and that nobody saw the end of: what an owner who was
+    /// killed left behind. Gives a proof for each; one whose outcome is not `observed` stays in the journal, and so does
+    /// what it has of other providers: each is said on standard error, and is in
+    /// [`Journal::open_entries`](super::Journal::open_entries).
+    ///
+    /// # Errors
+    /// [`SupervisorError::Unjournalled`], after everything was asked to end; a provider that does not answer leaves its
+    /// allocations unconfirmed.
+    pub async fn recover(&self) -> Result<Vec<CleanupProof>, SupervisorError> {
+        let entries = self.core.journal.open_entries();
+        let mine = entries.into_iter().filter(|entry| entry.provider == self.core.provider.name()).collect();
+        let ended = self.end_all(mine).await;
+        self.say_unconfirmed();
+        ended
+    }
+
+    /// Ends everything that bears this owner's mark: what the provider lists and what the journal has. For an owner that
+    /// was killed, or whose journal is lost. It also ends what another process of this owner is using at the moment.
+    ///
+    /// # Errors
+    /// As [`Self::recover`], and when a stray cannot be written into the journal.
+    pub async fn reap(&self) -> Result<Reaped, SupervisorError> {
+        let (listed, unlisted) = match self.list().await {
+            Ok(listed) => (listed, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let provider = self.core.provider.name();
+        let mut entries = self.core.journal.open_entries();
+        entries.retain(|entry| entry.provider == provider);
+        let mut strays = Vec::new();
+        for Allocation { id, name, .. } in listed {
+            if let Some(known) = entries.iter_mut().find(|entry| entry.name == name) {
+                known.id.get_or_insert(id);
+                continue;
+            }
+            // Written down first, so that it is not lost when this owner is killed too.
+            let entry = self.core.journal.asking(provider, &name)?;
+            self.core.journal.created(&name, &id)?;
+            entries.push(OpenEntry { id: Some(id), ..entry });
+            strays.push(name);
+        }
+        let ended = self.end_all(entries).await?;
+        self.say_unconfirmed();
+        Ok(Reaped { ended, strays, unlisted, unconfirmed: self.core.journal.open_entries() })
+    }
+
+    /// What of this owner's the provider shows, asked for again when it does not answer.
+    async fn list(&self) -> Result<Vec<Allocation>, ProviderError> {
+        let (prefix, patience) = (self.owner.prefix(), self.core.patience);
+        let deadline = Instant::now() + patience.settle;
+        loop {
+            match self.core.provider.list_owned().await {
+                Ok(owned) => return Ok(owned.into_iter().filter(|a| a.name.starts_with(&prefix)).collect()),
+                Err(error @ (ProviderError::Unauthorized { .. } | ProviderError::Refused { .. })) => return Err(error),
+                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(error) => pause(patience.poll, Some(&error), deadline).await,
+            }
+        }
+    }
+
+    /// All at once: one that does not end must not hold up the others.
+    async fn end_all(&self, entries: Vec<OpenEntry>) -> Result<Vec<CleanupProof>, SupervisorError> {
+        let mut ending = JoinSet::new();
+        for entry in entries {
+            let core = self.core.clone();
+            ending.spawn(async move { core.end(&entry, false).await });
+        }
+        let (mut proofs, mut first) = (Vec::new(), None);
+        for ended in ending.join_all().await {
+            match ended {
+                Ok(proof) => proofs.push(proof),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        first.map_or(Ok(proofs), Err)
+    }
+
+    fn say_unconfirmed(&self) {
+        for OpenEntry { provider, name, id, .. } in self.core.journal.open_entries() {
+            let id = id.map(|id| format!(" ({id})")).unwrap_or_default();
+            note(format_args!("{provider} may still have, and bill, {name}{id}: nobody has seen it gone; look there"));
+        }
+    }
+}

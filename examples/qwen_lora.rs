@@ -120,7 +120,9 @@ fn mergeable(model: &Model, into: &Path) -> Result<(), Failure> {
         return Err("--merge-into needs a model of a folder: random weights have no files to merge into".into());
     }
     match std::fs::read_dir(into).is_ok_and(|mut files| files.next().is_some()) {
-        true => Err(format!("{}: there are files in it already; give --merge-into a new folder", into.display()).into()),
+        true => {
+            Err(format!("{}: there are files in it already; give --merge-into a new folder", into.display()).into())
+        }
         false => Ok(()),
     }
 }

@@ -217,7 +217,8 @@ impl RunPod {
             let env = body["env"].as_object().unwrap().iter();
             let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
             // As RunPod does of its own.
-            machines.boot(&id, env.chain([("RUNPOD_POD_ID".to_owned(), id.clone())]));
+            let own = [("RUNPOD_POD_ID".to_owned(), id.clone()), ("RUNPOD_API_KEY".to_owned(), own_key(&id))];
+            machines.boot(&id, env.chain(own));
         }
         (answer(201, &shown), Some(id))
     }
@@ -324,6 +325,13 @@ impl Fake for RunPod {
         self.problem(401, "missing bearer token")
     }
 
+    fn own_key(&self, asked: &Asked) -> Option<String> {
+        match (asked.method.as_str(), asked.segments().as_slice()) {
+            ("DELETE", ["v2", "pods", id]) => Some(own_key(id)),
+            _ => None,
+        }
+    }
+
     fn endpoint(&self, asked: &Asked) -> String {
         let place = match asked.segments().as_slice() {
             ["v2", "pods", _] => "pods/id".to_owned(),
@@ -371,6 +379,10 @@ impl Fake for RunPod {
         };
         (response, asked.path.get(2).cloned())
     }
+}
+
+fn own_key(id: &str) -> String {
+    format!("rpa_of_{id}_alone")
 }
 
 fn price(cloud: &str) -> f64 {

@@ -1,11 +1,10 @@
 use std::fmt::Display;
 
 use glasshouse_core::evidence::{DeviceEvidence, DeviceKind, GpuEvidence};
-use glasshouse_core::fixed::{Blob, Nonce32};
+use glasshouse_core::fixed::Nonce32;
 use glasshouse_core::refusal::{Code, Refusal};
 
 use crate::nvidia::{ListedEvidence, codes};
-use crate::x509;
 
 /// Evidence of several devices as NVIDIA's tools write it.
 pub(super) struct EvidenceList(Vec<ListedEvidence>);
@@ -30,14 +29,8 @@ impl EvidenceList {
     pub(super) fn devices(&self, kind: DeviceKind) -> GpuEvidence {
         let mixed = kind == DeviceKind::NvidiaGpu && self.0.iter().any(|entry| entry.kind == kind);
         let device = |entry: &ListedEvidence| {
-            // The serial is the verifier's to compare; a chain that cannot be read has none, and is refused before.
-            let chain = x509::certificates_from_pem(&entry.chain).unwrap_or_default();
-            DeviceEvidence {
-                kind: if mixed { entry.kind } else { kind },
-                serial: Blob(chain.first().map(|leaf| leaf.serial().to_vec()).unwrap_or_default()),
-                report: Blob(entry.report.clone()),
-                chain: Blob(entry.chain.clone()),
-            }
+            let evidence = entry.evidence();
+            DeviceEvidence { kind: if mixed { entry.kind } else { kind }, ..evidence }
         };
         GpuEvidence(self.0.iter().map(device).collect())
     }

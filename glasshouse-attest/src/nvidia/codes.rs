@@ -53,7 +53,7 @@ codes! {
     /// The serial number beside the evidence is not the leaf certificate's.
     DEVICE_SERIAL = "device-serial", "the evidence was put together from several devices";
     /// GPUs in protected-PCIe mode came without the switches that carry their traffic in the clear.
-    SWITCH_MISSING = "switch-missing", "attest the switches too";
+    SWITCH_MISSING = "switch-missing", "attest the switches too: this attestor cannot, one of your own can; or boot the GPUs in another mode";
 }
 
 /// A refusal over a revocation list or an OCSP answer, or over what one says.

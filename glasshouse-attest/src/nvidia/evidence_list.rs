@@ -1,9 +1,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use glasshouse_core::evidence::DeviceKind;
-use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::evidence::{DeviceEvidence, DeviceKind};
+use glasshouse_core::fixed::{Blob, Nonce32};
 use serde::Deserialize;
 
 use super::device::Device;
+use crate::x509::certificates_from_pem;
 
 /// Eight GPUs and four switches make some 100 KiB.
 const MAX_JSON: usize = 4 * 1024 * 1024;
@@ -95,6 +96,14 @@ impl ListedEvidence {
         Device { kind: self.kind, report: &self.report, chain: &self.chain }
     }
 
+    /// The same as it crosses the wire: for an attestor that adds to its own evidence what NVIDIA's tools collected.
+    pub fn evidence(&self) -> DeviceEvidence {
+        // The serial is the verifier's to compare; a chain that cannot be read has none, and is refused before.
+        let chain = certificates_from_pem(&self.chain).unwrap_or_default();
+        let serial = Blob(chain.first().map(|leaf| leaf.serial().to_vec()).unwrap_or_default());
+        DeviceEvidence { kind: self.kind, serial, report: Blob(self.report.clone()), chain: Blob(self.chain.clone()) }
+    }
+
     fn decode(i: usize, arch: &str, nonce: Option<&String>, entry: &Entry) -> Result<Self, ListError> {
         let bad = |field, encoding| ListError::Field { entry: i, field, encoding };
         let nonce = nonce.map(|text| Nonce32::from_hex(&text.to_ascii_lowercase()));
@@ -145,7 +154,9 @@ mod tests {
         let switch = vec![ListedEvidence { kind: DeviceKind::NvidiaSwitch, ..listed }];
         assert_eq!(parse(&request), Ok(switch.clone()));
         let answer = json!({"evidences": [{"arch": "LS10", "nonce": nonce, "evidence": "EeA=", "certificate": pem}], "result_code": 0});
-        assert_eq!(parse(&answer), Ok(switch));
+        assert_eq!(parse(&answer), Ok(switch.clone()));
+        let sent = switch[0].evidence();
+        assert_eq!((sent.kind, sent.report.0, sent.serial.0), (DeviceKind::NvidiaSwitch, vec![0x11, 0xe0], vec![]));
         assert_eq!(parse(&json!([])), Ok(vec![]));
     }
 

@@ -5,8 +5,13 @@
 //! [`NotAvailable`](glasshouse_core::traits::AttestError::NotAvailable) when it is not. The kernel's interface and the
 //! driver's stand behind [`TsmInterface`] and [`GpuInterface`], so that everything above them runs in tests.
 //!
-//! Not covered: NVSwitches, whose reports NVML does not give; a machine in protected-PCIe mode is then refused by the
-//! owner's verifier.
+//! Not available here: evidence of NVSwitches. NVML gives none, and NVIDIA's library that does (NSCQ) is not a part of the
+//! driver. GPUs in protected-PCIe mode, whose traffic crosses the switches in the clear, are therefore refused by the
+//! owner's verifier (`switch-missing`); single-GPU and multi-GPU passthrough need no switch to attest. Who runs
+//! protected PCIe lets NVIDIA's collector answer the session's nonce on the machine and hands the list to an
+//! [`Attestor`](glasshouse_core::traits::Attestor) of their own, which wraps this one and adds each
+//! [`ListedEvidence::evidence`](crate::nvidia::ListedEvidence::evidence) to its GPU evidence before the quote is made: the
+//! verifier takes switches from whoever brings them.
 
 #![deny(
     clippy::indexing_slicing,

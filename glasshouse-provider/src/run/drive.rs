@@ -125,7 +125,8 @@ impl Leg<'_> {
         loop {
             if tell.is_stopped() && !stopped {
                 stopped = true;
-                self.rented.client.command(&self.start.id, encode(&link.stop()?)).await?;
+                let stop = encode(&link.stop()?);
+                patiently(self.outage, || self.rented.client.command(&self.start.id, stop.clone())).await?;
             }
             let page = match self.rented.client.records(&self.start.id, after, POLL).await {
                 Ok(page) => page,

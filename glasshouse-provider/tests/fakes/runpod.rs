@@ -101,6 +101,14 @@ impl RunPod {
         Self { machines: Some(Machines::default()), ..Self::new(behaviour) }
     }
 
+    /// Every pod's container exits, and the pod stays.
+    pub(crate) fn exit_all(&self) {
+        for id in self.billing() {
+            self.machines.iter().for_each(|machines| machines.end(&id));
+        }
+        self.behave(|behaviour| behaviour.stuck = Some("EXITED"));
+    }
+
     /// Ids of everything that bills, whatever the answers say.
     pub(crate) fn billing(&self) -> Vec<String> {
         let pods = lock(&self.pods);

@@ -57,6 +57,10 @@ pub(crate) trait Fake: Send + Sync + 'static {
     fn is_open(&self, _asked: &Asked) -> bool {
         false
     }
+    /// The key that is good for this one request of an allocation's own, and for nothing else.
+    fn own_key(&self, _asked: &Asked) -> Option<String> {
+        None
+    }
     /// `METHOD endpoint` under which faults are scripted.
     fn endpoint(&self, asked: &Asked) -> String;
     /// A refusal in the provider's own form.
@@ -138,12 +142,15 @@ async fn handle<F: Fake>(State((fake, record)): State<(Arc<F>, Arc<Record>)>, re
         body: (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
     };
     let key = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let is_own = fake.own_key(&asked).is_some_and(|own| key == Some(&format!("Bearer {own}")));
+    let said = String::from_utf8_lossy(&bytes);
+    assert!(!said.contains(F::KEY) && !parts.uri.to_string().contains(F::KEY), "the account's key left its owner");
     let endpoint = fake.endpoint(&asked);
     lock(&record.times).push((endpoint.clone(), std::time::Instant::now()));
     let response = if fake.is_open(&asked) {
         assert_eq!(key, None, "the account's key was sent elsewhere");
         return answer(&*fake, &asked, None);
-    } else if key == Some(&format!("Bearer {}", F::KEY)) {
+    } else if is_own || key == Some(&format!("Bearer {}", F::KEY)) {
         let fault = lock(&record.faults).get_mut(&endpoint).and_then(VecDeque::pop_front);
         answer(&*fake, &asked, fault)
     } else {

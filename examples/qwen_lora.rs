@@ -21,8 +21,6 @@ use examples::{
     Curves, FinetuneArguments, ModeName, Model, Rental, Show, adapter_in, compared, default_out, demo_data, fail,
     latest_checkpoint, mention_unconfirmed, merge, misused, registry, say, trained,
 };
-use glasshouse_attest::software::{SoftwarePolicy, SoftwareVerifier};
-use glasshouse_core::claims::Assurance;
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::Budget;
@@ -96,7 +94,7 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
         model.label, data.train_documents, data.train_tokens, data.held_out_documents
     ));
     let package = out.join("qwen-lora.package");
-    let mut builder = PackageBuilder::new("qwen-lora").minimum_assurance(Assurance::SelfReported);
+    let mut builder = PackageBuilder::new("qwen-lora").minimum_assurance(rental.minimum_assurance());
     if arguments.data.is_none() {
         // Made up, and the same for everyone.
         builder = builder.data_is_public();
@@ -120,7 +118,9 @@ fn mergeable(model: &Model, into: &Path) -> Result<(), Failure> {
         return Err("--merge-into needs a model of a folder: random weights have no files to merge into".into());
     }
     match std::fs::read_dir(into).is_ok_and(|mut files| files.next().is_some()) {
-        true => Err(format!("{}: there are files in it already; give --merge-into a new folder", into.display()).into()),
+        true => {
+            Err(format!("{}: there are files in it already; give --merge-into a new folder", into.display()).into())
+        }
         false => Ok(()),
     }
 }
@@ -228,7 +228,6 @@ fn composed<K>(
 ) -> RunBuilder<K> {
     let run = rental
         .compose(run)
-        .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
         .artifact_limit(u64::from(arguments.artifact_limit) << 30)
         .lease(LeaseTerms { ttl: Duration::from_secs(24 * 3600), max_units: None });
     let run = if arguments.allow_cleartext_data { run.dangerous_allow_cleartext_data() } else { run };

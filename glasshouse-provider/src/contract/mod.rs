@@ -96,8 +96,8 @@ fn holds(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(broken()) }
 }
 
-/// Every agent answers with the name that its allocation was asked for under.
-struct Answers(Arc<Journal>);
+/// A way to agents that are not there: each answers, with the name that its journal's newest allocation was asked for under.
+pub struct Answers(pub Arc<Journal>);
 
 #[async_trait]
 impl Dial for Answers {

@@ -210,6 +210,11 @@ impl MemoryProvider {
         self
     }
 
+    /// Changes the price per hour of everything, from now on.
+    pub fn set_price(&self, price: f64) {
+        self.lock().price = price;
+    }
+
     /// Ids of everything that exists, whatever the faults say.
     pub fn existing(&self) -> Vec<AllocationId> {
         self.lock().living.keys().cloned().collect()

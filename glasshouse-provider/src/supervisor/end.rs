@@ -167,3 +167,20 @@ fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
         None => settle,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_shortens_nothing() {
+        let (now, settle) = (clock::wall().0, Duration::from_secs(60));
+        let hidden = |asked_at: u64| hidden_for(UnixMillis(asked_at), settle);
+        assert_eq!(hidden(now), settle);
+        assert_eq!(hidden(now - 20_000).as_secs(), 40);
+        assert_eq!(hidden(now - 3_600_000), Duration::ZERO);
+        // Asked for in what is now the future.
+        assert_eq!([hidden(now + 3_600_000), hidden(u64::MAX)], [settle; 2]);
+        assert_eq!(hidden(0), Duration::ZERO);
+    }
+}

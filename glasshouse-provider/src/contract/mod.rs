@@ -89,7 +89,7 @@ async fn end(result: Result<Rented, SupervisorError>) -> Result<(), String> {
 /// One phase's budget for each, and the end.
 fn longest(patience: &Patience) -> Duration {
     let boot = &patience.boot;
-    boot.schedule + boot.pull + boot.start + boot.reachable + boot.gpu_ready + 2 * patience.settle + patience.end
+    boot.schedule + boot.pull + boot.start + boot.reachable + boot.gpu_ready + 4 * patience.settle + patience.end
 }
 
 fn holds(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {

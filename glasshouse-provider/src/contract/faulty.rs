@@ -141,6 +141,7 @@ impl Provider for Line {
             (Trouble::CreateFailsButHappens | Trouble::CreateBreaksOff, 1, CreateOutcome::Created(_)) => {
                 Err(self.ambiguous("create", None))
             }
+            (Trouble::CreateNeverAnswers, 1, _) => std::future::pending().await,
             (Trouble::CreateErrorNamesIt, 1, CreateOutcome::Created(made)) => {
                 Err(self.ambiguous("create", Some(made.id)))
             }

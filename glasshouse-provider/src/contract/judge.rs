@@ -10,6 +10,7 @@ pub(super) fn outcome(trouble: Trouble, result: &Result<Rented, SupervisorError>
         Trouble::None
         | Trouble::CreateFailsButHappens
         | Trouble::CreateBreaksOff
+        | Trouble::CreateNeverAnswers
         | Trouble::HiddenAfterCreate
         | Trouble::EndSaysNotFound
         | Trouble::TooManyLooks(_) => rented_after(0),

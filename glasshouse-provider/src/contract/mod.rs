@@ -89,15 +89,15 @@ async fn end(result: Result<Rented, SupervisorError>) -> Result<(), String> {
 /// One phase's budget for each, and the end.
 fn longest(patience: &Patience) -> Duration {
     let boot = &patience.boot;
-    boot.schedule + boot.pull + boot.start + boot.reachable + boot.gpu_ready + 2 * patience.settle + patience.end
+    boot.schedule + boot.pull + boot.start + boot.reachable + boot.gpu_ready + 4 * patience.settle + patience.end
 }
 
 fn holds(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(broken()) }
 }
 
-/// Every agent answers with the name that its allocation was asked for under.
-struct Answers(Arc<Journal>);
+/// A way to agents that are not there: each answers, with the name that its journal's newest allocation was asked for under.
+pub struct Answers(pub Arc<Journal>);
 
 #[async_trait]
 impl Dial for Answers {

@@ -14,6 +14,8 @@ pub enum Trouble {
     CreateErrorNamesIt,
     /// The connection breaks in the middle of `create`'s answer.
     CreateBreaksOff,
+    /// `create` is never answered, and made it.
+    CreateNeverAnswers,
     /// The first offer is refused.
     FirstOfferRefused,
     /// Every offer is taken by the time that it is asked for.
@@ -46,11 +48,12 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::None,
         Self::CreateFailsButHappens,
         Self::CreateErrorNamesIt,
         Self::CreateBreaksOff,
+        Self::CreateNeverAnswers,
         Self::FirstOfferRefused,
         Self::EveryOfferTaken,
         Self::StuckInSchedule,
@@ -86,6 +89,8 @@ impl Trouble {
             Self::StuckInStart => BootBudgets { start: short(boot.start), ..boot },
             Self::WithoutPorts => BootBudgets { reachable: short(boot.reachable), ..boot },
             Self::WithoutGpus => BootBudgets { gpu_ready: short(boot.gpu_ready), ..boot },
+            // Until then nobody gives a create up.
+            Self::CreateNeverAnswers => BootBudgets::each(boot.start / 2),
             _ => boot,
         }
     }

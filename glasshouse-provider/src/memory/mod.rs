@@ -64,6 +64,8 @@ pub enum Fault {
         /// Whether the error names the allocation.
         names_it: bool,
     },
+    /// It happens, and is never answered; for `create` alone.
+    HappensUnanswered,
     /// It is answered as if the allocation did not exist.
     NotFound,
     /// It is answered well, and nothing happens.
@@ -210,6 +212,11 @@ impl MemoryProvider {
         self
     }
 
+    /// Changes the price per hour of everything, from now on.
+    pub fn set_price(&self, price: f64) {
+        self.lock().price = price;
+    }
+
     /// Ids of everything that exists, whatever the faults say.
     pub fn existing(&self) -> Vec<AllocationId> {
         self.lock().living.keys().cloned().collect()
@@ -280,18 +287,22 @@ impl Provider for MemoryProvider {
     }
 
     async fn create(&self, _offer: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
-        let (mut inner, fault) = self.enter(Call::Create);
+        let (id, allocation, fault) = {
+            let (mut inner, fault) = self.enter(Call::Create);
+            match fault {
+                None | Some(Fault::FailsButHappens { .. } | Fault::HappensUnanswered) => {}
+                Some(Fault::NoCapacity) => return Ok(CreateOutcome::NoCapacity),
+                Some(fault) => return Err(failure(Call::Create, &fault, None)),
+            }
+            let id = AllocationId(format!("memory-{}", inner.next));
+            inner.next = inner.next.saturating_add(1);
+            let allocation = Allocation { id: id.clone(), name: spec.name.clone(), price_per_hour: inner.offered };
+            let life = Life { allocation: allocation.clone(), born: Instant::now(), seen: 0, terminating: false };
+            inner.living.insert(id.clone(), life);
+            (id, allocation, fault)
+        };
         match fault {
-            None | Some(Fault::FailsButHappens { .. }) => {}
-            Some(Fault::NoCapacity) => return Ok(CreateOutcome::NoCapacity),
-            Some(fault) => return Err(failure(Call::Create, &fault, None)),
-        }
-        let id = AllocationId(format!("memory-{}", inner.next));
-        inner.next = inner.next.saturating_add(1);
-        let allocation = Allocation { id: id.clone(), name: spec.name.clone(), price_per_hour: inner.offered };
-        let life = Life { allocation: allocation.clone(), born: Instant::now(), seen: 0, terminating: false };
-        inner.living.insert(id.clone(), life);
-        match fault {
+            Some(Fault::HappensUnanswered) => std::future::pending().await,
             Some(Fault::FailsButHappens { names_it }) => Err(ProviderError::Ambiguous {
                 provider: NAME,
                 call: Call::Create.name(),

@@ -91,7 +91,7 @@ impl Leg<'_> {
         match self.steps(begun, tell).await {
             Err(RunError::Client(error @ ClientError::Unreachable { .. })) => {
                 let (segment, last) = (self.start.id.to_string(), last_record(&begun.home));
-                Err(RunError::AgentLost { segment, last, error })
+                Err(RunError::AgentLost { segment, last, error: Box::new(error) })
             }
             outcome => outcome,
         }
@@ -123,7 +123,11 @@ impl Leg<'_> {
         self.judge(home)?;
         // Everything is here, but a process that died before its last step did not wipe its session keys itself.
         match exit.signal.is_some() || exit.step != SegmentStep::Done {
-            true => Err(RunError::SegmentLost { segment: self.start.id.to_string(), last: last_record(home), exit }),
+            true => Err(RunError::SegmentLost {
+                segment: self.start.id.to_string(),
+                last: last_record(home),
+                exit: Box::new(exit),
+            }),
             false => Ok(()),
         }
     }
@@ -180,7 +184,7 @@ impl Leg<'_> {
                 return Err(RunError::SegmentLost {
                     segment: self.start.id.to_string(),
                     last: last_record(home),
-                    exit,
+                    exit: Box::new(exit),
                 });
             }
             if began.elapsed() > self.limit.time {
@@ -330,7 +334,7 @@ impl Link {
 fn refusal_in(error: &RunError) -> Option<&Refusal> {
     match error {
         RunError::Gate(GateError::Refused(refusal)) | RunError::Refused(refusal) => Some(refusal),
-        RunError::Client(error) | RunError::AgentLost { error, .. } => error.refused()?.refusal.as_deref(),
+        RunError::Client(error) => error.refused()?.refusal.as_deref(),
         _ => None,
     }
 }

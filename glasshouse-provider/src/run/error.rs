@@ -66,7 +66,7 @@ pub enum RunError {
         /// Sequence number of the last record that came home.
         last: Option<u64>,
         /// What the agent saw.
-        exit: SegmentExit,
+        exit: Box<SegmentExit>,
     },
     /// The agent, and with it whatever the segment had not handed over, is out of reach: its allocation ended, or the
     /// network did.
@@ -78,7 +78,7 @@ pub enum RunError {
         last: Option<u64>,
         /// What happened last.
         #[source]
-        error: ClientError,
+        error: Box<ClientError>,
     },
     /// The segment ended and says that it failed.
     #[error("segment {segment} failed: {reason}")]

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     HappensBut { status: u16, names_it: bool },
     /// It happens, and the connection breaks in the middle of the answer.
     HappensAndBreaks,
+    /// It happens, and the answer never comes to its end.
+    HappensUnanswered,
     /// Too many requests, with or without `Retry-After` in seconds.
     TooMany(Option<u64>),
     /// Too many requests, in plain text.
@@ -171,6 +173,10 @@ fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
             fake.serve(asked);
             let broken = futures_util::stream::iter([Ok(Bytes::from("{")), Err(std::io::Error::other("scripted"))]);
             Response::new(Body::from_stream(broken))
+        }
+        Some(Fault::HappensUnanswered) => {
+            fake.serve(asked);
+            Response::new(Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>()))
         }
         Some(Fault::TooMany(wait)) => {
             let mut response = fake.problem(429, "rate limit exceeded for the minute window");

@@ -7,6 +7,7 @@
 mod fakes;
 mod killed;
 mod memory;
+mod owner;
 mod runpod;
 mod supervised;
 mod vast;

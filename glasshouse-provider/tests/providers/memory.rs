@@ -30,6 +30,7 @@ impl Memory {
             Trouble::CreateFailsButHappens | Trouble::CreateBreaksOff => {
                 calm.fault(Call::Create, [Fault::FailsButHappens { names_it: false }])
             }
+            Trouble::CreateNeverAnswers => calm.fault(Call::Create, [Fault::HappensUnanswered]),
             Trouble::CreateErrorNamesIt => calm.fault(Call::Create, [Fault::FailsButHappens { names_it: true }]),
             Trouble::FirstOfferRefused => calm.fault(Call::Create, [Fault::Refused]),
             Trouble::EveryOfferTaken => calm.fault(Call::Create, [Fault::NoCapacity, Fault::NoCapacity]),

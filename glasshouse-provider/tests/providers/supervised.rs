@@ -138,6 +138,7 @@ fn arrange<F: Fake>(served: &Served<F>, trouble: Trouble, create: &str, look: &s
         Trouble::CreateFailsButHappens => served.fault(create, [Fault::HappensBut { status: 500, names_it: false }]),
         Trouble::CreateErrorNamesIt => served.fault(create, [Fault::HappensBut { status: 500, names_it: true }]),
         Trouble::CreateBreaksOff => served.fault(create, [Fault::HappensAndBreaks]),
+        Trouble::CreateNeverAnswers => served.fault(create, [Fault::HappensUnanswered]),
         Trouble::FirstOfferRefused => served.fault(create, [Fault::Status(400)]),
         Trouble::TooManyCreates(wait) => served.fault(create, [Fault::TooMany(seconds(wait))]),
         Trouble::TooManyLooks(wait) => served.fault(look, [Fault::TooMany(seconds(wait))]),

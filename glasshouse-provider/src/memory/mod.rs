@@ -90,6 +90,7 @@ pub struct MemoryProvider {
 
 struct Inner {
     faults: BTreeMap<Call, VecDeque<Fault>>,
+    account: Option<String>,
     /// States that `observe` goes through, one a call; the last one stays.
     boot: Vec<AllocationState>,
     endpoint: Option<Endpoint>,
@@ -134,6 +135,7 @@ impl MemoryProvider {
         Self {
             inner: Mutex::new(Inner {
                 faults: BTreeMap::new(),
+                account: None,
                 boot: vec![AllocationState::Running],
                 endpoint: None,
                 card: None,
@@ -148,6 +150,23 @@ impl MemoryProvider {
                 spent: 0.0,
             }),
         }
+    }
+
+    /// With an account of that name.
+    #[must_use]
+    pub fn of_account(self, account: impl Into<String>) -> Self {
+        self.lock().account = Some(account.into());
+        self
+    }
+
+    /// Scripts the faults of a call from now on, in place of those that it still had.
+    pub fn fail(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
+        self.lock().faults.insert(call, faults.into_iter().collect());
+    }
+
+    /// How long allocations are in no answer after their creation, from now on.
+    pub fn hide(&self, hidden: Duration) {
+        self.lock().hidden = hidden;
     }
 
     /// Scripts faults of a call, first one first; calls after them are answered well.
@@ -263,6 +282,10 @@ fn failure(call: Call, fault: &Fault, id: Option<&AllocationId>) -> ProviderErro
 impl Provider for MemoryProvider {
     fn name(&self) -> &'static str {
         NAME
+    }
+
+    fn account(&self) -> Option<String> {
+        self.lock().account.clone()
     }
 
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {

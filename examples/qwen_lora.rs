@@ -21,8 +21,6 @@ use examples::{
     Curves, FinetuneArguments, ModeName, Model, Rental, Show, WeightsAt, adapter_in, compared, default_out, demo_data,
     fail, latest_checkpoint, mention_unconfirmed, merge, misused, registry, say, trained,
 };
-use glasshouse_attest::software::{SoftwarePolicy, SoftwareVerifier};
-use glasshouse_core::claims::Assurance;
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::Budget;
@@ -114,7 +112,7 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
         model.label, data.train_documents, data.train_tokens, data.held_out_documents
     ));
     let package = out.join("qwen-lora.package");
-    let mut builder = PackageBuilder::new("qwen-lora").minimum_assurance(Assurance::SelfReported);
+    let mut builder = PackageBuilder::new("qwen-lora").minimum_assurance(rental.minimum_assurance());
     if arguments.data.is_none() {
         // Made up, and the same for everyone.
         builder = builder.data_is_public();
@@ -252,7 +250,6 @@ fn composed<K>(
 ) -> RunBuilder<K> {
     let run = rental
         .compose(run)
-        .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
         .artifact_limit(arguments.artifact_bytes())
         .lease(LeaseTerms { ttl: arguments.lease, max_units: None });
     let run = if arguments.allow_cleartext_data { run.dangerous_allow_cleartext_data() } else { run };

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use glasshouse_attest::software::{SoftwarePolicy, SoftwareVerifier};
 use glasshouse_core::channel::Phase;
-use glasshouse_core::claims::Assurance;
 use glasshouse_core::overhead::{Order, render_svg, render_text};
 use glasshouse_core::package::{PackageBuilder, Source};
 use glasshouse_core::traits::Unit;
@@ -101,7 +99,7 @@ fn measure(arguments: &Arguments, rental: &Rental) -> Result<bool, Failure> {
         ..MlpConfig::new(arguments.shape)
     };
     let package = out.join("mlp.package");
-    let mut builder = PackageBuilder::new("mlp").minimum_assurance(Assurance::SelfReported).data_is_public();
+    let mut builder = PackageBuilder::new("mlp").minimum_assurance(rental.minimum_assurance()).data_is_public();
     for (name, bytes) in package_entries(&config)? {
         builder = builder.entry(name, Source::Memory(bytes));
     }
@@ -132,7 +130,6 @@ fn measure(arguments: &Arguments, rental: &Rental) -> Result<bool, Failure> {
 fn composed(arguments: &Arguments, rental: &Rental) -> RunBuilder<OverheadRun> {
     rental
         .compose(OverheadRun::builder())
-        .verifier(SoftwareVerifier::new(SoftwarePolicy::default()))
         .order(arguments.order)
         .repeats(arguments.repeats)
         .duration(arguments.duration)

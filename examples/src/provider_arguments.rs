@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use glasshouse_attest::hardware::HardwareRoots;
 use glasshouse_attest::software::{ContainerSource, container_id};
 use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_core::traits::{Device, OfferFilter};
 use glasshouse_provider::Measurement;
 
-use crate::DeviceName;
 use crate::rental::{Backend, Rental};
+use crate::{DeviceName, HardwareArguments};
 
 /// Nothing is rented above this unless it is said, US dollars per hour.
 const PRICE_CAP: f64 = 1.0;
@@ -89,6 +90,12 @@ pub struct ProviderArguments {
     /// Shows every request that the run would make of the provider and the most that it can cost, and rents nothing.
     #[arg(long)]
     pub dry_run: bool,
+    /// Evidence of hardware instead of the runtime's own word.
+    #[command(flatten)]
+    pub hardware: HardwareArguments,
+    /// Where the newest bundle of collateral that was ever seen is remembered, so that an older one is refused.
+    #[arg(long, value_name = "DIR", default_value = "glasshouse-out/collateral")]
+    pub collateral: PathBuf,
 }
 
 impl ProviderArguments {
@@ -140,9 +147,11 @@ impl ProviderArguments {
         };
         let local = self.provider == ProviderName::Local;
         let kernel = || container_id(ContainerSource::Kernel).map_err(|e| e.to_string());
+        let hardware = self.hardware.for_a_run(HardwareRoots::vendors(), &self.collateral, crate::time("now")?);
         Ok(Rental {
             name: self.provider.text(),
             device,
+            hardware: hardware.map_err(|e| e.to_string())?,
             filter,
             time_limit: self.time_limit,
             budget: self.budget,

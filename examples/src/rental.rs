@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use glasshouse_attest::software::{ContainerSource, container_id};
-use glasshouse_core::claims::ContainerId;
+use glasshouse_attest::hardware::HardwareVerifier;
+use glasshouse_attest::software::{ContainerSource, SoftwarePolicy, SoftwareVerifier, container_id};
+use glasshouse_core::claims::{Assurance, ContainerId};
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::traits::{Device, LaunchSpec, Offer, OfferFilter, Provider, ProviderError};
 use glasshouse_provider::run::RunBuilder;
@@ -32,6 +33,8 @@ pub struct Rental {
     pub(crate) runtime: Option<Digest32>,
     /// On this machine: what the kernel says. Elsewhere the provider does.
     pub(crate) container: Option<ContainerId>,
+    /// Who appraises evidence of hardware, where a policy was given.
+    pub(crate) hardware: Option<HardwareVerifier>,
 }
 
 /// The provider as what it is: how it would rent is each one's own.
@@ -78,8 +81,18 @@ impl Rental {
         Some(self.budget.map_or(highest, |budget| budget.min(highest)))
     }
 
-    /// Gives a run its provider and everything that goes with it.
+    /// What packages ask for: what the policy of hardware reaches, or the runtime's own word where there is none.
+    pub fn minimum_assurance(&self) -> Assurance {
+        let asked = self.hardware.as_ref().map(|verifier| verifier.policy().minimum_assurance.level());
+        asked.unwrap_or(Assurance::SelfReported)
+    }
+
+    /// Gives a run its provider, its verifier and everything that goes with them.
     pub fn compose<K>(&self, run: RunBuilder<K>) -> RunBuilder<K> {
+        let run = match &self.hardware {
+            Some(verifier) => run.verifier(verifier.clone()),
+            None => run.verifier(SoftwareVerifier::new(SoftwarePolicy::default())),
+        };
         let mut run = run.shared_provider(self.provider()).offers(self.filter.clone()).device(self.device);
         if let Some(image) = &self.image {
             run = run.image(image.reference.clone(), image.digest);

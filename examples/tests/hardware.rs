@@ -38,9 +38,10 @@ const ATTESTOR: &str = "GLASSHOUSE_TEST_ATTESTOR";
 
 fn main() {
     serve_if_launched(registry());
-    let tests: [(&str, fn()); 4] = [
+    let tests: [(&str, fn()); 5] = [
         ("released_under_the_generators_roots", released_under_the_generators_roots),
         ("refused_under_the_vendors_roots", refused_under_the_vendors_roots),
+        ("flags_of_the_programs_reach_the_gate", flags_of_the_programs_reach_the_gate),
         ("no_key_for_a_machine_that_reports_itself", no_key_for_a_machine_that_reports_itself),
         ("no_key_where_there_is_no_tee", no_key_where_there_is_no_tee),
     ];
@@ -238,6 +239,49 @@ fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32, path: &Pa
 
 fn refused_under_the_vendors_roots() {
     refused("chain", run_in_folder(vendors(), Assurance::CpuTeeGpuCc, "generated"));
+}
+
+/// `--policy`, `--bundle` and `--bundle-key` of the programs: the package asks for what the policy reaches, and the gate
+/// appraises by it, under the vendors' roots.
+fn flags_of_the_programs_reach_the_gate() {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        provider: examples::ProviderArguments,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let signer = SigningSecret::from_seed(Secret::take(&mut [9; 32]));
+    let now = examples::time("now").unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let mut bundle = bundle(3);
+    (bundle.issued_at, bundle.not_after) = (now, UnixMillis(now.0 + 60_000));
+    let policy = file("policy.json", &serde_json::to_vec(&Platform::tdx(1).policy()).unwrap());
+    let (bundle, key) = (file("bundle.json", &bundle.sign(&signer)), signer.public().to_string());
+    let store = folder.path().join("collateral").display().to_string();
+    let open = |flags: &[&str]| {
+        let program = <Program as clap::Parser>::try_parse_from([&["program"], flags].concat());
+        program.map(|program| program.provider.open(Some(examples::DeviceName::Cpu)))
+    };
+    assert_eq!(open(&[]).unwrap().unwrap().minimum_assurance(), Assurance::SelfReported);
+    assert!(open(&["--policy", &policy]).is_err() && open(&["--policy", &policy, "--bundle", &bundle]).is_err());
+    let flags = ["--policy", &policy, "--bundle", &bundle, "--bundle-key", &key, "--collateral", &store];
+    let rental = open(&flags).unwrap().unwrap();
+    assert_eq!(rental.minimum_assurance(), Assurance::CpuTeeGpuCc);
+    let package = folder.path().join("job.package");
+    let builder = PackageBuilder::new("counting").entry("data", Source::Slice(&[7; 1000]));
+    let sealed = builder.minimum_assurance(rental.minimum_assurance()).seal_to_file(&package).unwrap();
+    let run = rental
+        .compose(ProtectedRun::builder())
+        .package(package, sealed)
+        .env(ATTESTOR, "generated")
+        .out_dir(folder.path().join("out"))
+        .budget(Budget::Units(5));
+    let failure = tokio::runtime::Runtime::new().unwrap().block_on(run.run()).unwrap_err();
+    refused("chain", failure);
 }
 
 /// The gate appraises what this machine can say of itself, and it is not enough.

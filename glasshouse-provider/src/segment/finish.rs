@@ -1,6 +1,7 @@
 //! What every exit that code can see goes through: release, zeroization, receipt, terminal event, delivery.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use glasshouse_core::channel::{EventBody, Outcome, Phase};
@@ -11,9 +12,14 @@ use glasshouse_core::traits::{SecretRegion, Workload, Zeroizer};
 
 use super::run::{Segment, SegmentFailure};
 use crate::clock;
+use crate::roles::note;
 use crate::wire::SegmentStep;
 
 type Ended = (Outcome, Option<String>);
+
+/// Letting go of a workload and wiping what it held take seconds at most. A device that no longer answers would hold
+/// both up for ever, in a call of its driver that takes no deadline.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// Everything that holds secrets, outside of what may panic.
 #[derive(Default)]
@@ -25,10 +31,29 @@ pub(super) struct Held {
 
 /// Lets go of everything, zeroizes in a protected segment, and ends the chain.
 pub(super) fn finish(segment: &mut Segment<'_>, held: Held, protected: bool, ended: Ended) -> Ended {
+    let in_time = within(LONGEST, || {
+        note(format_args!("letting go of the workload took longer than {LONGEST:?}; the kernel ends this segment"));
+        // No destructor, no exit handler: they would wait for the same device. The kernel clears what is left.
+        std::process::abort()
+    });
     let ended = if protected { zeroize(segment, held, ended) } else { release(segment, held, ended) };
+    drop(in_time);
     let (outcome, reason) = &ended;
     segment.emit(&EventBody::End { outcome: *outcome, reason: reason.clone() });
     ended
+}
+
+/// Does `otherwise` on a thread of its own, unless what is given back is dropped within `limit`.
+fn within(limit: Duration, otherwise: impl FnOnce() + Send + 'static) -> Sender<()> {
+    let (in_time, dropped) = mpsc::channel::<()>();
+    let watch = move || {
+        if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+            otherwise();
+        }
+    };
+    // Without a thread nothing watches; what it watches over matters more.
+    let _ = std::thread::Builder::new().spawn(watch);
+    in_time
 }
 
 fn release(segment: &mut Segment<'_>, mut held: Held, ended: Ended) -> Ended {
@@ -115,4 +140,26 @@ pub(super) fn deliver(segment: &mut Segment<'_>) -> Option<String> {
     segment.channel = None;
     segment.enter(SegmentStep::Done);
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+    #[test]
+    fn what_hangs_is_ended_and_what_does_not_is_not() {
+        static ENDED: AtomicU64 = AtomicU64::new(0);
+        let limit = Duration::from_millis(100);
+        let end = || {
+            ENDED.fetch_add(1, SeqCst);
+        };
+        drop(within(limit, end));
+        std::thread::sleep(limit * 3);
+        assert_eq!(ENDED.load(SeqCst), 0);
+        let hangs = within(limit, end);
+        std::thread::sleep(limit * 5);
+        assert_eq!(ENDED.load(SeqCst), 1);
+        drop(hangs);
+    }
 }

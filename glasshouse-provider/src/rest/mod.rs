@@ -11,7 +11,7 @@ mod answer;
 mod config;
 mod pace;
 
-pub(crate) use answer::{Answer, array, message, printable};
+pub(crate) use answer::{Answer, array, log_line, message, printable, printable_end};
 pub(crate) use config::Connection;
 pub use config::{ConfigError, Pacing};
 

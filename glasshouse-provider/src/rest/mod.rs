@@ -12,8 +12,8 @@ mod config;
 mod pace;
 
 pub(crate) use answer::{Answer, array, log_line, message, printable, printable_end};
-pub(crate) use config::Connection;
 pub use config::{ConfigError, Pacing};
+pub(crate) use config::{Connection, is_loopback, is_safe_for_keys};
 
 use std::time::Duration;
 

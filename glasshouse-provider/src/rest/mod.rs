@@ -258,6 +258,10 @@ impl Api {
         ProviderError::Unauthorized { provider: self.provider, why: message(answer), variable: self.variable }
     }
 
+    pub(crate) fn out_of_funds(&self, call: &Call, answer: &Answer) -> ProviderError {
+        ProviderError::OutOfFunds { provider: self.provider, call: call.name, why: message(answer) }
+    }
+
     fn rate_limited(&self, call: &Call, retry_after: Option<Duration>) -> ProviderError {
         ProviderError::RateLimited { provider: self.provider, call: call.name, retry_after }
     }

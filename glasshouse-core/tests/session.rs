@@ -10,11 +10,11 @@ use common::{LEASE_SECONDS, World, now};
 use glasshouse_core::channel::{Command, EventBody, Outcome, SealedRecord};
 use glasshouse_core::claims::{Assurance, RuntimeState};
 use glasshouse_core::clock::Now;
-use glasshouse_core::fixed::Nonce32;
+use glasshouse_core::fixed::{Fixed, Nonce32};
 use glasshouse_core::gate::{
     BurnOutcome, CommittedRelease, FileGateStore, GateError, GateStore, MemoryGateStore, StoreError,
 };
-use glasshouse_core::protocol::{EvidenceMessage, Signed, SigningSecret};
+use glasshouse_core::protocol::{EvidenceMessage, Signed, SigningSecret, seal_artifact};
 use glasshouse_core::refusal::Code;
 
 #[test]
@@ -44,6 +44,19 @@ fn a_session_from_challenge_to_terminal_event() {
 
     let stop = owner.command(&Command::Stop).unwrap();
     assert_eq!(grant.channel.command(&stop).unwrap(), Command::Stop);
+}
+
+#[test]
+fn an_artifact_opens_for_its_session_and_name_alone() {
+    let world = World::new();
+    let owner = world.owner();
+    let sealed = seal_artifact(&world.result_key.public(), &world.session, "adapter", b"weights").unwrap();
+    assert_eq!(*owner.open_artifact("adapter", &sealed).unwrap(), b"weights");
+    let another = seal_artifact(&world.result_key.public(), &Fixed([9; 32]), "adapter", b"weights").unwrap();
+    for (name, sealed) in [("evaluation", &sealed), ("adapter", &another)] {
+        let error = owner.open_artifact(name, sealed).unwrap_err();
+        assert!(matches!(&error, GateError::Refused(refusal) if refusal.code == Code::ARTIFACT_UNOPENABLE), "{error}");
+    }
 }
 
 #[test]

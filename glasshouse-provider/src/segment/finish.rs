@@ -10,8 +10,8 @@ use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{SecretRegion, Workload, Zeroizer};
 
 use super::run::{Segment, SegmentFailure};
-use crate::clock;
 use crate::wire::SegmentStep;
+use crate::{clock, grace};
 
 type Ended = (Outcome, Option<String>);
 
@@ -25,7 +25,10 @@ pub(super) struct Held {
 
 /// Lets go of everything, zeroizes in a protected segment, and ends the chain.
 pub(super) fn finish(segment: &mut Segment<'_>, held: Held, protected: bool, ended: Ended) -> Ended {
+    // A workload that does not let go, or a call of the device that does not return, would keep everything.
+    segment.port.watchdog.limit_work(grace::ZEROIZATION);
     let ended = if protected { zeroize(segment, held, ended) } else { release(segment, held, ended) };
+    segment.port.watchdog.wiped();
     let (outcome, reason) = &ended;
     segment.emit(&EventBody::End { outcome: *outcome, reason: reason.clone() });
     ended
@@ -90,16 +93,20 @@ fn worse(segment: &mut Segment<'_>, ended: Ended, failure: &SegmentFailure) -> E
     }
 }
 
-/// Waits until the owner has everything, or the linger time is over, or nobody is left to wait for: then it gives why,
-/// and the step stays. The channel's keys are wiped when it ends.
+/// Waits until the owner has everything, or the linger time is over since the last sign of the owner, or nobody is left to
+/// wait for: then it gives why, and the step stays. The channel's keys are wiped when it ends.
 pub(super) fn deliver(segment: &mut Segment<'_>) -> Option<String> {
     let last = segment.channel.as_ref()?.emitted().checked_sub(1)?;
     segment.enter(SegmentStep::AwaitAck);
-    let deadline = clock::boot().saturating_add(Duration::from_millis(segment.start.linger_millis));
+    let linger = Duration::from_millis(segment.start.linger_millis);
+    let mut deadline = clock::boot().saturating_add(linger);
     while segment.acknowledged.is_none_or(|through| through < last) {
         let left = deadline.saturating_sub(clock::boot());
         match segment.port.wait(left) {
-            Some(message) => segment.obey(message),
+            Some(message) => {
+                deadline = clock::boot().saturating_add(linger);
+                segment.obey(message);
+            }
             None => {
                 let gone = segment.port.stop.get().filter(|_| segment.port.stop.is_urgent());
                 let why = match gone {

@@ -26,6 +26,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("device_error", || wiped("device", Way::default())),
     ("sigterm", || wiped("sigterm", Way { signal: Some(Signal::TERM), ..Way::default() })),
     ("sigint", || wiped("sigint", Way { signal: Some(Signal::INT), ..Way::default() })),
+    ("sighup", || wiped("sighup", Way { signal: Some(Signal::HUP), ..Way::default() })),
+    ("sigquit", || wiped("sigquit", Way { signal: Some(Signal::QUIT), ..Way::default() })),
     ("lease_expiry", || wiped("lease", Way { ttl: Some(Duration::from_secs(12)), ..Way::default() })),
     ("step_limit", || wiped("steps", Way { max_units: Some(BARRIER_AT + 3), ..Way::default() })),
     ("owner_gone", || wiped("owner-gone", Way { owner_goes: true, ..Way::default() })),

@@ -9,13 +9,13 @@ pub(crate) const ZEROIZATION: Duration = Duration::from_secs(60);
 /// From the end of a lease, which is looked at between two batches alone: a batch, or an export, and zeroization.
 pub(crate) const LEASE: Duration = Duration::from_secs(120);
 /// Once the agent, and with it the owner, is gone, a segment ends within this; then the kernel takes its memory.
-pub(crate) const SEGMENT: Duration = Duration::from_millis(3500);
+pub(crate) const SEGMENT: Duration = Duration::from_millis(4000);
 /// An agent that ends kills the segments that are left after this.
-pub(crate) const AGENT_KILLS: Duration = Duration::from_millis(4000);
+pub(crate) const AGENT_KILLS: Duration = Duration::from_millis(4250);
 /// It ends itself after this, whatever it waits for.
-pub(crate) const AGENT: Duration = Duration::from_millis(4400);
+pub(crate) const AGENT: Duration = Duration::from_millis(4500);
 /// What is left of a local agent's session after this is killed: all of it is gone within 5 s.
-pub(crate) const ALLOCATION: Duration = Duration::from_millis(4600);
+pub(crate) const ALLOCATION: Duration = Duration::from_millis(4700);
 
 const _: () = assert!(SEGMENT.as_millis() < AGENT_KILLS.as_millis());
 const _: () = assert!(AGENT_KILLS.as_millis() < AGENT.as_millis());

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 SRC = "glasshouse-core/src/"
-LIB, SESSION = ["--lib"], ["--test=session", "--test=refusals"]
+LIB, SESSION, PACKAGE = ["--lib"], ["--test=session", "--test=refusals"], ["--lib", "--test=package"]
 # Name, file, what is there, what is put in its place, where it must be seen.
 OFF = [
     ("secret memory wiped when dropped", "secret/memory.rs", "        self.zeroize();\n", "", LIB),
@@ -49,6 +49,17 @@ OFF = [
     ("an event's predecessor", "channel/chain.rs", "if header.previous != self.previous {", "if false {", ["--test=record", "--test=session"]),
     ("an event's body", "channel/chain.rs", "if sha384(body) != header.body {", "if false {", ["--test=record", "--test=session"]),
     ("an event after the end", "channel/chain.rs", "        if self.ended {\n            return Err(Refusal::new(Code::EVENT_AFTER", "        if false {\n            return Err(Refusal::new(Code::EVENT_AFTER", ["--test=record", "--test=session"]),
+    ("store: a second owner kept out", "durable.rs", "match file.try_lock() {", "match Ok::<(), TryLockError>(()) {", LIB),
+    ("store: one release for a session", "gate/memory_store.rs", "if self.releases.contains_key(session) {", "if false {", LIB),
+    ("store: a nonce burns", "gate/memory_store.rs", "self.nonces.insert((session, nonce), true);", "self.nonces.insert((session, nonce), false);", SESSION),
+    ("lease: the boot clock", "segment/lease.rs", "if age > Duration::from_millis(lease.ttl_millis) {", "if false {", LIB),
+    ("lease: the wall clock", "segment/lease.rs", "if now.wall > lease.not_after {", "if false {", LIB),
+    ("lease: a wall clock set back", "segment/lease.rs", "if now.wall.is_set_back_from(self.latest_wall) {", "if false {", LIB),
+    ("package: its manifest", "package/open.rs", "if seen != expected.manifest {", "if false {", PACKAGE),
+    ("package: its digest", "package/open.rs", "if seen != expected.package {", "if false {", PACKAGE),
+    ("package: bytes after its end", "package/open.rs", "if fill(&mut input, &mut [0])? != 0 {", "if fill(&mut input, &mut [0])? > 1 {", PACKAGE),
+    ("package: the last chunk's mark", "package/stream.rs", "u8::from(chunk == last)", "u8::from(chunk > last)", PACKAGE),
+    ("package: a chunk's place", "package/stream.rs", "u32::try_from(chunk).ok()?.to_be_bytes()", "u32::try_from(chunk.min(0)).ok()?.to_be_bytes()", PACKAGE),
 ]
 
 

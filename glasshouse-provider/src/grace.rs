@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-/// From when a segment has nothing left to do but to let go and to zeroize: a signal came, or its work is over. A device that
-/// does not answer is given up after 30 s (`glasshouse_train::cuda_zeroizer::LONGEST`).
-pub(crate) const ZEROIZATION: Duration = Duration::from_secs(60);
-/// From the end of a lease, which is looked at between two batches alone: a batch, or an export, and zeroization.
-pub(crate) const LEASE: Duration = Duration::from_secs(120);
+/// From the end of a lease, from a signal, and again from the end of the work: the batch or the export that is under way,
+/// letting go, and zeroization take seconds, and a device that does not answer is given up after 30 s
+/// (`glasshouse_train::cuda_zeroizer::LONGEST`).
+pub(crate) const LETTING_GO: Duration = Duration::from_secs(120);
 /// Once the agent, and with it the owner, is gone, a segment ends within this; then the kernel takes its memory.
 pub(crate) const SEGMENT: Duration = Duration::from_millis(4000);
 /// An agent that ends kills the segments that are left after this.

@@ -30,9 +30,13 @@ mod bundle;
 pub mod codes;
 #[cfg(feature = "fetch")]
 mod fetch;
+#[cfg(feature = "fetch")]
+mod services;
 mod store;
 
 pub use bundle::{AmdFiles, BUNDLE_SCHEMA, Bundle, NvidiaDocuments};
 #[cfg(feature = "fetch")]
-pub use fetch::{FetchError, Fetcher, Services};
+pub use fetch::{FetchError, Fetcher};
+#[cfg(feature = "fetch")]
+pub use services::Services;
 pub use store::{CollateralError, CollateralStore};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use glasshouse_core::clock::UnixMillis;
 
+pub(crate) use crate::common::tried;
+
 /// The corpus, or nothing and a line on the terminal.
 pub(crate) fn corpus() -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/attestation-vectors");
@@ -22,14 +24,6 @@ pub(crate) fn read(name: &str) -> Vec<u8> {
 pub(crate) fn time(text: &str) -> UnixMillis {
     let time = humantime::parse_rfc3339(text).unwrap();
     UnixMillis(time.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis().try_into().unwrap())
-}
-
-/// Which of `n` changes are tried: all with GLASSHOUSE_EXHAUSTIVE, otherwise about `some` that are spread evenly.
-pub(crate) fn tried(n: usize, some: usize) -> impl Iterator<Item = usize> {
-    let all = std::env::var_os("GLASSHOUSE_EXHAUSTIVE").is_some();
-    // A step that is odd meets every bit of a byte.
-    let step = if all { 1 } else { (n / some).max(1) | 1 };
-    (0..n).step_by(step)
 }
 
 pub(crate) fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {

@@ -11,6 +11,8 @@
     reason = "a test may end, and says aloud when it is skipped"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod corpus;
 mod files;
 mod snp;

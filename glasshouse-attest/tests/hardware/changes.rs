@@ -13,15 +13,8 @@ use glasshouse_attest_gen::token::{NRAS, TokenDraft, jwks_json};
 use glasshouse_attest_gen::{Platform, snp};
 use glasshouse_core::evidence::CpuEvidence;
 
+use crate::common::tried;
 use crate::session::{Made, Session};
-
-/// Which of `n` changes are tried: all with GLASSHOUSE_EXHAUSTIVE, otherwise about `some` that are spread evenly.
-fn tried(n: usize, some: usize) -> impl Iterator<Item = usize> {
-    let all = std::env::var_os("GLASSHOUSE_EXHAUSTIVE").is_some();
-    // A step that is odd meets every bit of a byte.
-    let step = if all { 1 } else { (n / some).max(1) | 1 };
-    (0..n).step_by(step)
-}
 
 /// Changes one input bit by bit and cuts it everywhere. `put` gives the changed input to a copy of the session;
 /// `meaningless` says which bytes may differ without a refusal, and then only without another outcome.

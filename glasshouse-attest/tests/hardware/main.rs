@@ -9,6 +9,8 @@
 
 mod bundle;
 mod changes;
+#[path = "../common/mod.rs"]
+mod common;
 mod contract;
 #[cfg(feature = "fetch")]
 mod fetch;

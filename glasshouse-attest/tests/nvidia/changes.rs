@@ -7,15 +7,8 @@ use glasshouse_attest::nvidia::{NvidiaRoots, VerifiedRim, verify_rim};
 use glasshouse_core::clock::UnixMillis;
 use proptest::prelude::*;
 
+use crate::common::tried;
 use crate::corpus::{Case, cases, corpus, device_cases, read, time};
-
-/// Which of `n` changes are tried: all with GLASSHOUSE_EXHAUSTIVE, otherwise about `some` that are spread evenly.
-fn tried(n: usize, some: usize) -> impl Iterator<Item = usize> {
-    let all = std::env::var_os("GLASSHOUSE_EXHAUSTIVE").is_some();
-    // A step that is odd meets every bit of a byte.
-    let step = if all { 1 } else { (n / some).max(1) | 1 };
-    (0..n).step_by(step)
-}
 
 fn flipped(bytes: &[u8], bit: usize) -> Vec<u8> {
     let mut bytes = bytes.to_vec();

@@ -255,6 +255,12 @@ pub trait Provider: Send + Sync {
     /// Stable name, as it stands in rows.
     fn name(&self) -> &'static str;
 
+    /// Tells the accounts, or clusters, of one provider apart: a word that is the same every time and no secret. What one of
+    /// them does not know says nothing about another's. `None` where there is only one.
+    fn account(&self) -> Option<String> {
+        None
+    }
+
     /// What could be rented now.
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError>;
 

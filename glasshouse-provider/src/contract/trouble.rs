@@ -90,7 +90,7 @@ impl Trouble {
             Self::WithoutPorts => BootBudgets { reachable: short(boot.reachable), ..boot },
             Self::WithoutGpus => BootBudgets { gpu_ready: short(boot.gpu_ready), ..boot },
             // Until then nobody gives a create up.
-            Self::CreateNeverAnswers => BootBudgets::each(boot.start / 2),
+            Self::CreateNeverAnswers => BootBudgets::each(boot.start / 4),
             _ => boot,
         }
     }

@@ -132,7 +132,8 @@ impl Connection {
         }
         let http = http.build().map_err(|e| ConfigError::Http(e.to_string()))?;
         let (provider, pacing) = (self.provider, self.pacing);
-        Ok(Api { provider, variable, http, base, bearer, pacing, pace: Pace::default() })
+        let account = super::account::fingerprint(base.host_str().unwrap_or_default(), &key);
+        Ok(Api { provider, variable, http, base, account, bearer, pacing, pace: Pace::default() })
     }
 }
 

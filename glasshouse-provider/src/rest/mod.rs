@@ -7,6 +7,7 @@
     clippy::arithmetic_side_effects
 )]
 
+mod account;
 mod answer;
 mod config;
 mod pace;
@@ -75,6 +76,8 @@ pub(crate) struct Api {
     variable: &'static str,
     http: Client,
     base: Url,
+    /// Tells the account from others, and nothing of the key.
+    account: String,
     /// Marked sensitive: its `Debug` shows nothing.
     bearer: HeaderValue,
     pacing: Pacing,
@@ -82,13 +85,18 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// A word for the account.
+    pub(crate) fn account(&self) -> String {
+        self.account.clone()
+    }
+
     /// Sends it, as often as it may be sent, and gives the last answer. Statuses other than 401 and 429 are answers.
     pub(crate) async fn send(&self, call: &Call) -> Result<Answer, ProviderError> {
         let mut tried = 0_u32;
         loop {
             tried = tried.saturating_add(1);
             let last = tried >= self.pacing.tries;
-            self.pace.turn(call.endpoint, call.spacing.unwrap_or(self.pacing.spacing)).await;
+            self.turn(call).await?;
             match self.once(call).await {
                 Ok(answer) if answer.status == StatusCode::TOO_MANY_REQUESTS => {
                     // Turned away before anything was done, so even a create may be repeated.
@@ -114,6 +122,13 @@ impl Api {
         }
     }
 
+    /// Waits for the endpoint's turn, unless that would take longer than anybody waits.
+    async fn turn(&self, call: &Call) -> Result<(), ProviderError> {
+        let (spacing, longest) = (call.spacing.unwrap_or(self.pacing.spacing), self.pacing.longest_wait);
+        let turn = self.pace.turn(call.endpoint, spacing, longest).await;
+        turn.map_err(|wait| self.rate_limited(call, Some(wait)))
+    }
+
     /// The same for an answer that must be a success with JSON in it. A 404 is about `id`, where one is given.
     pub(crate) async fn json(&self, call: &Call, id: Option<&AllocationId>) -> Result<Value, ProviderError> {
         let answer = self.send(call).await?;
@@ -126,7 +141,7 @@ impl Api {
 
     /// Opens a stream, without repetition and without reading it.
     pub(crate) async fn open(&self, call: &Call) -> Result<reqwest::Response, ProviderError> {
-        self.pace.turn(call.endpoint, call.spacing.unwrap_or(self.pacing.spacing)).await;
+        self.turn(call).await?;
         let lost = |e: reqwest::Error| self.ambiguous(call, chain(&e), None);
         let response = self.request(call)?.timeout(STREAM_TIMEOUT).send().await.map_err(lost)?;
         if response.status().is_success() {

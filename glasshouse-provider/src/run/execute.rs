@@ -17,7 +17,7 @@ use super::{RunError, RunEvent};
 use crate::supervisor::{Rented, SupervisorError};
 
 /// After a signal a segment has this long to stop and to wipe what it holds; a service manager kills after 90 s.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = crate::supervisor::STOPPING;
 
 /// What a plan came to. An error stands beside what came home before it.
 #[derive(Debug)]
@@ -100,7 +100,13 @@ pub(super) async fn execute(
         let mut running = pin!(segments(setup, plan, artifacts, &mut uploads, &rented, &mut begun, &mut tell));
         tokio::select! {
             ran = &mut running => ran,
-            why = rented.watch() => Err(why.into()),
+            why = rented.watch() => {
+                // Time runs out with some of it left for this; money does not.
+                if matches!(why, SupervisorError::OutOfTime { .. }) {
+                    in_good_order(setup, running).await;
+                }
+                Err(why.into())
+            }
             () = interrupted(setup) => {
                 in_good_order(setup, running).await;
                 Err(RunError::Interrupted)
@@ -176,16 +182,17 @@ async fn in_good_order(setup: &Setup, running: impl Future<Output = Result<(), R
     }
 }
 
-/// Ctrl-C or SIGTERM; never, when the tool handles signals itself.
+/// Ctrl-C, SIGTERM, or a terminal that was closed; never, when the tool handles signals itself.
 async fn interrupted(setup: &Setup) {
     use tokio::signal::unix::{SignalKind, signal};
     if setup.handle_signals
-        && let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        && let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()), signal(SignalKind::hangup()))
     {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
         }
     } else {
         std::future::pending().await

@@ -208,6 +208,10 @@ impl Provider for RunPodProvider {
         NAME
     }
 
+    fn account(&self) -> Option<String> {
+        Some(self.api.account())
+    }
+
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
         let mut found = Vec::new();
         for cloud in self.settings.clouds.iter().copied().filter(|cloud| cloud.fits(filter)) {

@@ -26,7 +26,7 @@ pub(super) struct Held {
 /// Lets go of everything, zeroizes in a protected segment, and ends the chain.
 pub(super) fn finish(segment: &mut Segment<'_>, held: Held, protected: bool, ended: Ended) -> Ended {
     // A workload that does not let go, or a call of the device that does not return, would keep everything.
-    segment.port.watchdog.limit_work(grace::ZEROIZATION);
+    segment.port.watchdog.limit_work(grace::LETTING_GO);
     let ended = if protected { zeroize(segment, held, ended) } else { release(segment, held, ended) };
     segment.port.watchdog.wiped();
     let (outcome, reason) = &ended;

@@ -150,7 +150,7 @@ fn watch_signals(
             let _ = ready.send(Ok(()));
             loop {
                 let kind = next(&mut signals).await;
-                watchdog.limit_life(grace::ZEROIZATION);
+                watchdog.limit_life(grace::LETTING_GO);
                 stop.set(Stop::Signal(kind.as_raw_value()));
                 let _ = sender.send(Incoming::Stop);
             }

@@ -200,7 +200,7 @@ impl Segment<'_> {
         let Order { job, mut lease, source } = order;
         // Looked at between two batches, and one of them may hang.
         if let Some(left) = lease.as_ref().map(|lease| lease.left(clock::now())) {
-            self.port.watchdog.limit_work(left.saturating_add(grace::LEASE));
+            self.port.watchdog.limit_work(left.saturating_add(grace::LETTING_GO));
         }
         let facts = self.registry.device_facts(job.device);
         self.emit(&EventBody::Device { model: facts.model, driver: facts.driver, uuid: facts.uuid });

@@ -136,6 +136,11 @@ impl Provider for SlurmProvider {
         NAME
     }
 
+    fn account(&self) -> Option<String> {
+        // Its commands ask the cluster of this file.
+        Some(std::env::var("SLURM_CONF").unwrap_or_else(|_| "its default configuration".to_owned()))
+    }
+
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
         self.partitions(filter).await
     }

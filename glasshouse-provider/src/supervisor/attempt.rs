@@ -19,7 +19,7 @@ impl Supervisor {
         let stop = |error| Failed { name: spec.name.clone(), error, over: false };
         let terms = Terms::new(&spec.name, offer, request);
         core.ledger.promise(&spec.name, offer.price_per_hour, request.time_limit).map_err(stop)?;
-        let mut entry = match core.journal.asking(core.provider.name(), &spec.name) {
+        let mut entry = match core.journal.asking(&*core.provider, &spec.name) {
             Ok(entry) => entry,
             Err(error) => {
                 core.ledger.forget(&spec.name);

@@ -1,5 +1,6 @@
 //! From `create` to an agent that answers: each phase inside its budget, the price looked at with every look.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use glasshouse_core::claims::ContainerId;
@@ -22,24 +23,38 @@ pub(super) struct Terms {
     offered: f64,
     gpus: u32,
     limit: Option<Duration>,
-    began: Instant,
+    /// When its time began: with the request, or where waiting costs nothing, when it left the queue.
+    began: Arc<OnceLock<Instant>>,
 }
+
+/// What is left of a time limit when the work is told to stop, so that it can hand out what it has.
+pub(crate) const STOPPING: Duration = Duration::from_secs(60);
 
 impl Terms {
     pub(super) fn new(name: &str, offer: &Offer, request: &RentRequest) -> Self {
+        let began = Arc::new(OnceLock::new());
+        if offer.price_per_hour > 0.0 {
+            let _ = began.set(Instant::now());
+        }
         Self {
             name: name.to_owned(),
             cap: request.filter.max_price_per_hour,
             offered: offer.price_per_hour,
             gpus: offer.gpu_count,
             limit: request.time_limit,
-            began: Instant::now(),
+            began,
         }
     }
 
-    /// When it has to end, whatever it does.
+    /// When it has to stop, whatever it does.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.began.checked_add(self.limit?)
+        let limit = self.limit?;
+        self.began.get()?.checked_add(limit.saturating_sub(STOPPING.min(limit / 4)))
+    }
+
+    /// It is out of the queue.
+    fn left_the_queue(&self) {
+        self.began.get_or_init(Instant::now);
     }
 
     /// Whether its price matters to anyone.
@@ -62,9 +77,11 @@ impl Terms {
     }
 
     pub(super) fn check_time(&self, allocation: &Allocation) -> Result<(), SupervisorError> {
-        match self.limit.filter(|limit| self.began.elapsed() >= *limit) {
-            Some(limit) => Err(SupervisorError::OutOfTime { id: allocation.id.clone(), limit }),
-            None => Ok(()),
+        match (self.limit, self.deadline()) {
+            (Some(limit), Some(deadline)) if Instant::now() >= deadline => {
+                Err(SupervisorError::OutOfTime { id: allocation.id.clone(), limit })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -142,6 +159,9 @@ impl<'a> Boot<'a> {
     async fn judge(&mut self, seen: Observation) -> Result<Option<Up>, SupervisorError> {
         self.terms.check(&self.supervisor.core, &seen.allocation)?;
         self.state = seen.state.clone();
+        if !matches!(seen.state, AllocationState::Scheduling | AllocationState::Unknown(_)) {
+            self.terms.left_the_queue();
+        }
         let missing = seen.gpu_count.filter(|count| *count < self.terms.gpus);
         match &seen.state {
             AllocationState::Exited(_) | AllocationState::Terminating => {

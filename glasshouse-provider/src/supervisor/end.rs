@@ -96,10 +96,13 @@ impl Core {
             }
             match look {
                 // Absence counts from the request on; one that was gone before is asked to end all the same.
-                Look::Absent if sightings.requested_at.is_none() => {
-                    let _ = self.request(entry.id.iter()).await;
-                    sightings.requested_at = Some(clock::wall());
-                }
+                Look::Absent if sightings.requested_at.is_none() => match self.request(entry.id.iter()).await {
+                    Ok(()) => sightings.requested_at = Some(clock::wall()),
+                    // Who does not take the request may not know what there is, either.
+                    Err(error) => pause(self.patience.poll, Some(&error), deadline).await,
+                },
+                // Another account, or another cluster, never knew of it.
+                Look::Absent if !self.is_of_this_account(entry) => break,
                 // It was asked for a moment ago, and may come to be seen yet.
                 Look::Absent if !seen && began.elapsed() < hidden => pause(self.patience.poll, None, deadline).await,
                 Look::Absent => {
@@ -116,10 +119,26 @@ impl Core {
                     }
                     pause(self.patience.poll, refused.as_ref(), deadline).await;
                 }
-                Look::Unknown(error) => pause(self.patience.poll, Some(&error), deadline).await,
+                Look::Unknown(error) => {
+                    // It bills on whether anybody can look or not.
+                    if sightings.requested_at.is_none()
+                        && entry.id.is_some()
+                        && self.request(entry.id.iter()).await.is_ok()
+                    {
+                        sightings.requested_at = Some(clock::wall());
+                    }
+                    pause(self.patience.poll, Some(&error), deadline).await;
+                }
             }
         }
         sightings
+    }
+
+    fn is_of_this_account(&self, entry: &OpenEntry) -> bool {
+        match (&entry.account, self.provider.account()) {
+            (Some(asked), Some(now)) => *asked == now,
+            _ => true,
+        }
     }
 
     /// By name, by id, and in the list of everything: what any of the three shows is there.

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::durable::{LineLog, LineLogError};
-use glasshouse_core::traits::AllocationId;
+use glasshouse_core::traits::{AllocationId, Provider};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -68,6 +68,10 @@ impl From<LineLogError> for JournalError {
 pub struct OpenEntry {
     /// The provider's stable name.
     pub provider: String,
+    /// Which of the provider's accounts or clusters it was asked of, as [`Provider::account`] says it.
+    ///
+    /// [`Provider::account`]: glasshouse_core::traits::Provider::account
+    pub account: Option<String>,
     /// The name that it was asked for under.
     pub name: String,
     /// Its id, once the provider told one.
@@ -79,9 +83,22 @@ pub struct OpenEntry {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case", deny_unknown_fields)]
 enum Line {
-    Asking { provider: String, name: String, at: UnixMillis },
-    Created { name: String, id: AllocationId, at: UnixMillis },
-    Gone { name: String, at: UnixMillis },
+    Asking {
+        provider: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        account: Option<String>,
+        name: String,
+        at: UnixMillis,
+    },
+    Created {
+        name: String,
+        id: AllocationId,
+        at: UnixMillis,
+    },
+    Gone {
+        name: String,
+        at: UnixMillis,
+    },
 }
 
 /// The journal. One owner has it open at a time. After a line that could not be written, on a full disk say, it takes
@@ -120,10 +137,18 @@ impl Journal {
         self.lock().open.values().cloned().collect()
     }
 
-    pub(super) fn asking(&self, provider: &str, name: &str) -> Result<OpenEntry, JournalError> {
-        let at = clock::wall();
-        self.write(Line::Asking { provider: provider.to_owned(), name: name.to_owned(), at })?;
-        Ok(OpenEntry { provider: provider.to_owned(), name: name.to_owned(), id: None, asked_at: at })
+    pub(super) fn asking(&self, provider: &dyn Provider, name: &str) -> Result<OpenEntry, JournalError> {
+        let (provider, account, name, at) =
+            (provider.name().to_owned(), provider.account(), name.to_owned(), clock::wall());
+        let entry = OpenEntry {
+            provider: provider.clone(),
+            account: account.clone(),
+            name: name.clone(),
+            id: None,
+            asked_at: at,
+        };
+        self.write(Line::Asking { provider, account, name, at })?;
+        Ok(entry)
     }
 
     pub(super) fn created(&self, name: &str, id: &AllocationId) -> Result<(), JournalError> {
@@ -150,8 +175,8 @@ impl Journal {
 
 fn apply(open: &mut BTreeMap<String, OpenEntry>, line: Line) {
     match line {
-        Line::Asking { provider, name, at } => {
-            open.insert(name.clone(), OpenEntry { provider, name, id: None, asked_at: at });
+        Line::Asking { provider, account, name, at } => {
+            open.insert(name.clone(), OpenEntry { provider, account, name, id: None, asked_at: at });
         }
         Line::Created { name, id, .. } => {
             if let Some(entry) = open.get_mut(&name) {
@@ -167,6 +192,7 @@ fn apply(open: &mut BTreeMap<String, OpenEntry>, line: Line) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryProvider;
 
     #[test]
     fn what_nobody_saw_gone_is_there_again() {
@@ -174,10 +200,10 @@ mod tests {
         let path = folder.path().join("journal");
         let journal = Journal::open(&path).unwrap();
         assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
-        journal.asking("local", "gh-a").unwrap();
-        journal.asking("local", "gh-b").unwrap();
+        journal.asking(&MemoryProvider::new(), "gh-a").unwrap();
+        journal.asking(&MemoryProvider::new(), "gh-b").unwrap();
         journal.created("gh-b", &AllocationId("7".into())).unwrap();
-        journal.asking("local", "gh-c").unwrap();
+        journal.asking(&MemoryProvider::new(), "gh-c").unwrap();
         journal.gone("gh-c").unwrap();
         drop(journal);
         // A crash in the middle of a line.

@@ -17,6 +17,7 @@ mod reap;
 mod rent;
 mod rented;
 
+pub(crate) use boot::STOPPING;
 pub use dial::Dial;
 pub use error::SupervisorError;
 pub use journal::{Journal, JournalError, OpenEntry};

@@ -69,7 +69,7 @@ impl Supervisor {
                 continue;
             }
             // Written down first, so that it is not lost when this owner is killed too.
-            let entry = self.core.journal.asking(provider, &name)?;
+            let entry = self.core.journal.asking(&*self.core.provider, &name)?;
             self.core.journal.created(&name, &id)?;
             entries.push(OpenEntry { id: Some(id), ..entry });
             strays.push(name);

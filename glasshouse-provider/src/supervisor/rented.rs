@@ -50,7 +50,10 @@ impl Rented {
                 None => std::future::pending().await,
             }
             // What does not answer now does later; the work notices by itself whether its agent is there.
-            let Ok(seen) = self.core.provider.observe(&self.allocation.id).await else { continue };
+            let look = self.core.provider.observe(&self.allocation.id);
+            let limit = deadline.map_or(self.core.patience.watch, |at| at.saturating_duration_since(Instant::now()));
+            let limit = limit.min(self.core.patience.watch);
+            let Ok(seen) = self.core.answer_within(limit, "observe", look).await else { continue };
             if let Err(error) = self.terms.check(&self.core, &seen.allocation) {
                 return error;
             }

@@ -185,6 +185,10 @@ impl Provider for VastProvider {
         NAME
     }
 
+    fn account(&self) -> Option<String> {
+        Some(self.api.account())
+    }
+
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
         self.search(filter).await
     }

@@ -61,16 +61,74 @@ async fn a_price_that_rises_above_the_cap_ends_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_limit_counts_from_the_create() {
+async fn a_time_limit_counts_from_the_create_and_leaves_time_to_stop() {
     let owner = owner(cards(1), |supervisor| supervisor);
     let began = tokio::time::Instant::now();
     let rented = owner.supervisor.rent(&limited(Some(HOUR))).await.unwrap();
     let error = rented.watch().await;
     assert!(matches!(error, SupervisorError::OutOfTime { limit: HOUR, .. }), "{error}");
-    assert!(began.elapsed() >= HOUR && began.elapsed() < HOUR + Duration::from_secs(1));
+    let (minute, second) = (Duration::from_secs(60), Duration::from_secs(1));
+    assert!(began.elapsed() >= HOUR - minute && began.elapsed() < HOUR - minute + second, "{:?}", began.elapsed());
+    tokio::time::sleep_until(began + HOUR).await;
     rented.end().await.unwrap();
     // At half a dollar an hour.
     assert!((owner.supervisor.spent() - 0.5).abs() < 0.01, "{}", owner.supervisor.spent());
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_that_costs_nothing_does_not_count() {
+    let mut queue = vec![AllocationState::Scheduling; 10];
+    queue.push(AllocationState::Running);
+    let owner = owner(cards(1).price(0.0).boot(queue), |supervisor| supervisor);
+    let began = tokio::time::Instant::now();
+    let rented = owner.supervisor.rent(&limited(Some(HOUR))).await.unwrap();
+    let queued = began.elapsed();
+    assert!(queued > Duration::from_secs(10), "{queued:?}");
+    rented.watch().await;
+    assert!(began.elapsed() >= queued + HOUR - Duration::from_secs(61), "{:?}", began.elapsed());
+    rented.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_asked_for_whether_anybody_can_look_or_not() {
+    let owner = owner(cards(1), |supervisor| supervisor);
+    let rented = owner.supervisor.rent(&request()).await.unwrap();
+    owner.provider.fail(Call::Find, vec![Fault::Fails; 10_000]);
+    let proof = rented.end().await.unwrap();
+    assert!(owner.provider.existing().is_empty(), "it bills on");
+    // It was not seen to be gone, and the journal says so until it is.
+    assert_ne!(proof.outcome, glasshouse_core::overhead::Cleanup::Observed);
+    assert_eq!(owner.journal.open_entries().len(), 1);
+    owner.provider.fail(Call::Find, []);
+    assert!(owner.supervisor.reap().await.unwrap().is_clean());
+}
+
+#[tokio::test(start_paused = true)]
+async fn absence_says_nothing_while_the_request_is_turned_away() {
+    let owner = owner(cards(1), |supervisor| supervisor);
+    let rented = owner.supervisor.rent(&request()).await.unwrap();
+    // An outage: it is in no answer, and its end is taken by nobody.
+    owner.provider.hide(Duration::MAX);
+    owner.provider.fail(Call::Terminate, vec![Fault::Fails; 10_000]);
+    let proof = rented.end().await.unwrap();
+    assert_ne!(proof.outcome, glasshouse_core::overhead::Cleanup::Observed);
+    assert_eq!((owner.provider.existing().len(), owner.journal.open_entries().len()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_accounts_absence_proves_nothing() {
+    let journal = Arc::new(Journal::memory());
+    let of = |account: &str| {
+        let supervisor = Supervisor::new(Arc::new(cards(1).of_account(account)), journal.clone());
+        supervisor.dial(Arc::new(Answers(journal.clone())))
+    };
+    let rented = of("a").rent(&request()).await.unwrap();
+    // Its owner is killed, and comes back with the key of another account.
+    let _killed = std::mem::ManuallyDrop::new(rented);
+    let reaped = of("b").reap().await.unwrap();
+    assert!(!reaped.is_clean() && journal.open_entries().len() == 1, "{reaped:?}");
+    // The account that it was asked of may say so.
+    assert!(of("a").reap().await.unwrap().is_clean() && journal.open_entries().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use examples::{
     Curves, FinetuneArguments, ModeName, Model, Rental, Show, WeightsAt, adapter_in, compared, default_out, demo_data,
-    fail, latest_checkpoint, mention_unconfirmed, merge, misused, registry, say, trained,
+    fail, latest_checkpoint, mention_unconfirmed, merge, misused, registry, same_folder, say, trained,
 };
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
@@ -128,10 +128,6 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
     // Its key was this process's alone: nobody can open it any more.
     let _ = std::fs::remove_file(&package);
     ended
-}
-
-fn same_folder(a: &Path, b: &Path) -> bool {
-    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Found out before anything is trained.

@@ -40,7 +40,8 @@ struct Arguments {
     json: bool,
 }
 
-fn main() -> ExitCode {
+// Tests run it as it is.
+pub(crate) fn main() -> ExitCode {
     match check(&Arguments::parse()) {
         Ok(code) => code,
         Err(error) => fail("verify_evidence", error),

@@ -22,7 +22,7 @@ pub use arguments::{DeviceName, DtypeName, FinetuneArguments, ModeName, Schedule
 pub use curves::{Curves, TokenRate};
 pub use demo::demo_data;
 pub use hardware::{HardwareArguments, public_key};
-pub use journals::{JournalFile, journals, mention_unconfirmed};
+pub use journals::{JournalFile, journals, mention_unconfirmed, same_folder};
 pub use model::{Model, WeightsAt, adapter_in, latest_checkpoint};
 pub use offers::line;
 pub use outcome::{compared, merge, trained};

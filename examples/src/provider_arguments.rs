@@ -9,6 +9,7 @@ use glasshouse_attest::software::{ContainerSource, container_id};
 use glasshouse_core::fixed::{Digest32, Fixed};
 use glasshouse_core::traits::{Device, OfferFilter};
 use glasshouse_provider::Measurement;
+use glasshouse_provider::supervisor::OwnerTag;
 
 use crate::rental::{Backend, Rental};
 use crate::{DeviceName, HardwareArguments};
@@ -87,6 +88,9 @@ pub struct ProviderArguments {
     /// Where the agent listens: any free port on local and slurm, 9443 on runpod and vast when not given.
     #[arg(long)]
     pub port: Option<u16>,
+    /// Whose allocations these are, in their names: 1 to 20 of a-z and 0-9; what ~/.glasshouse/owner says when not given.
+    #[arg(long, value_name = "TAG")]
+    pub owner: Option<OwnerTag>,
     /// Shows every request that the run would make of the provider and the most that it can cost, and rents nothing.
     #[arg(long)]
     pub dry_run: bool,
@@ -155,6 +159,7 @@ impl ProviderArguments {
             filter,
             time_limit: self.time_limit,
             budget: self.budget,
+            owner: self.owner.clone(),
             disk_gib: self.disk,
             backend,
             image,

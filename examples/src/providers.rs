@@ -1,6 +1,7 @@
 //! `providers`, as a function: the example is nothing else, and tests run it as it is.
 
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use clap::Parser;
 use glasshouse_core::overhead::Cleanup;
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{OfferFilter, Provider};
-use glasshouse_provider::supervisor::{Journal, JournalError, Supervisor};
+use glasshouse_provider::supervisor::{Journal, JournalError, OwnerTag, Supervisor};
 
 use crate::{CloudName, ProviderName, fail, journals, line, misused, price, say};
 
@@ -30,9 +31,12 @@ enum Arguments {
         place: Place,
         #[command(flatten)]
         runs: Runs,
-        /// Ends too what the provider has of this user on this machine and no journal does, such as that of a lost folder.
+        /// Ends too what the provider has of this owner and no journal does, such as that of a lost folder.
         #[arg(long)]
         strays: bool,
+        /// Whose strays, by the tag in their names (gh-TAG-...); what ~/.glasshouse/owner says when not given.
+        #[arg(long, value_name = "TAG", requires = "strays")]
+        owner: Option<OwnerTag>,
     },
 }
 
@@ -98,7 +102,9 @@ pub fn providers() -> ExitCode {
     let done = match (&arguments, provider) {
         (Arguments::Offers(wanted), Some(provider)) => runtime.block_on(offers(&*provider, wanted)),
         (Arguments::Owned(_), Some(provider)) => runtime.block_on(owned(&*provider)).map(|_| true),
-        (Arguments::Reap { runs, strays, .. }, Some(provider)) => runtime.block_on(reap(provider, runs, *strays)),
+        (Arguments::Reap { runs, strays, owner, .. }, Some(provider)) => {
+            runtime.block_on(reap(provider, runs, strays.then_some(owner.as_ref())))
+        }
         (Arguments::Journal(runs), _) | (Arguments::Reap { runs, .. }, None) => Ok(show(runs)),
         (Arguments::Offers(_) | Arguments::Owned(_), None) => Ok(false),
     };
@@ -167,44 +173,59 @@ fn show(runs: &Runs) -> bool {
     readable
 }
 
-/// Whether everything was seen to be gone.
-async fn reap(provider: Arc<dyn Provider>, runs: &Runs, strays: bool) -> Result<bool, Failure> {
-    let (mut all_gone, mut in_use) = (true, Vec::new());
+/// Whether everything was seen to be gone. What goes wrong with one journal is said, and the others' are ended all the same.
+/// With strays: of an owner, or of this user.
+async fn reap(provider: Arc<dyn Provider>, runs: &Runs, strays: Option<Option<&OwnerTag>>) -> Result<bool, Failure> {
+    let (mut all_gone, mut in_use) = (true, None);
     for file in journals(&runs.out) {
-        let journal = match file.journal {
-            Ok(journal) => journal,
+        let ended = match file.journal {
+            Ok(journal) => Supervisor::new(provider.clone(), journal).recover().await.map_err(Failure::from),
             Err(JournalError::InUse { .. }) => {
                 say(format_args!("{}: its run goes on, and is left alone", file.path.display()));
-                in_use.push(file.path);
+                in_use.get_or_insert(file.path);
                 continue;
             }
-            Err(error) => {
-                all_gone = false;
-                say(error);
-                continue;
-            }
+            Err(error) => Err(error.into()),
         };
-        let proofs = Supervisor::new(provider.clone(), journal).recover().await?;
-        all_gone &= proofs.iter().map(told).fold(true, |all, gone| all & gone);
-    }
-    if strays {
-        // Nothing tells a stray from what a run uses at the moment.
-        if let Some(journal) = in_use.first() {
-            return Err(format!("the run of {} goes on and would be ended too; end it first", journal.display()).into());
+        match ended {
+            Ok(proofs) => all_gone &= proofs.iter().map(told).fold(true, |all, gone| all & gone),
+            Err(error) => all_gone &= passed_over(&file.path, error),
         }
-        std::fs::create_dir_all(&runs.out)?;
-        // A journal of its own, so that one that is not seen to be gone is found again by the next reap.
-        let journal = Arc::new(Journal::open(runs.out.join("journal.jsonl"))?);
-        let reaped = Supervisor::new(provider.clone(), journal).reap().await?;
-        all_gone &= reaped.ended.iter().map(told).fold(reaped.is_clean(), |all, gone| all & gone);
+    }
+    // Nothing tells a stray from what a run uses at the moment.
+    let refused = in_use.filter(|_| strays.is_some());
+    match strays {
+        Some(owner) if refused.is_none() => match reap_strays(&provider, runs, owner).await {
+            Ok(gone) => all_gone &= gone,
+            Err(error) => all_gone &= passed_over(&runs.out, error),
+        },
+        _ => {}
     }
     let left = owned(&*provider).await?;
-    if left > 0 && !strays {
+    if let Some(journal) = refused {
+        return Err(format!("the run of {} goes on and would be ended too; end it first", journal.display()).into());
+    }
+    if left > 0 && strays.is_none() {
         say(
-            "Those are of runs that go on, or of journals that are not here: --strays ends this user's on this machine.",
+            "Those are of runs that go on, of other owners, or of journals that are not here: --strays ends this owner's.",
         );
     }
     Ok(all_gone)
+}
+
+async fn reap_strays(provider: &Arc<dyn Provider>, runs: &Runs, owner: Option<&OwnerTag>) -> Result<bool, Failure> {
+    std::fs::create_dir_all(&runs.out)?;
+    // A journal of its own, so that one that is not seen to be gone is found again by the next reap.
+    let journal = Arc::new(Journal::open(runs.out.join("journal.jsonl"))?);
+    let supervisor = Supervisor::new(provider.clone(), journal);
+    let reaped = owner.cloned().into_iter().fold(supervisor, Supervisor::owner).reap().await?;
+    Ok(reaped.ended.iter().map(told).fold(reaped.is_clean(), |all, gone| all & gone))
+}
+
+/// Says why something was not done. Not everything is gone then.
+fn passed_over(path: &Path, error: Failure) -> bool {
+    let _ = writeln!(io::stderr().lock(), "providers: {}: {error}", path.display());
+    false
 }
 
 /// Whether it is gone.

@@ -10,6 +10,7 @@ use glasshouse_core::fixed::Digest32;
 use glasshouse_core::traits::{Device, LaunchSpec, Offer, OfferFilter, Provider, ProviderError};
 use glasshouse_provider::run::RunBuilder;
 use glasshouse_provider::runpod::RunPodBuilder;
+use glasshouse_provider::supervisor::{OwnerTag, Supervisor};
 use glasshouse_provider::vast::VastBuilder;
 use glasshouse_provider::{ConfigError, LocalProvider, Plan, RunPodProvider, SlurmProvider, VastProvider};
 
@@ -26,6 +27,7 @@ pub struct Rental {
     /// What the launch is ended after.
     pub time_limit: Option<Duration>,
     pub(crate) budget: Option<f64>,
+    pub(crate) owner: Option<OwnerTag>,
     pub(crate) disk_gib: Option<u32>,
     pub(crate) backend: Backend,
     pub(crate) image: Option<PinnedImage>,
@@ -106,9 +108,11 @@ impl Rental {
         if let Some(gib) = self.disk_gib {
             run = run.disk_gib(gib);
         }
-        if let Some(dollars) = self.worst_case() {
-            run = run.supervise(move |supervisor| supervisor.budget(dollars));
-        }
+        let (dollars, owner) = (self.worst_case(), self.owner.clone());
+        run = run.supervise(move |supervisor| {
+            let supervisor = dollars.into_iter().fold(supervisor, Supervisor::budget);
+            owner.iter().cloned().fold(supervisor, Supervisor::owner)
+        });
         match self.time_limit {
             Some(limit) => run.time_limit(limit),
             None => run,

@@ -16,6 +16,7 @@ mod fakes;
 #[path = "../qwen_lora.rs"]
 mod qwen_lora;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -27,9 +28,12 @@ use fakes::openapi::{Document, Exchange};
 use fakes::runpod::{self, RunPod};
 use fakes::server::{Fake, Served, lock};
 use fakes::vast::{self, Vast};
+use glasshouse_core::fixed::Fixed;
 use glasshouse_core::record;
-use glasshouse_provider::{Measurement, serve_if_launched};
-use serde_json::Value;
+use glasshouse_core::secret::Secret;
+use glasshouse_core::traits::{CreateOutcome, LaunchSpec, OfferFilter, Provider as _};
+use glasshouse_provider::{Measurement, RunPodProvider, serve_if_launched};
+use serde_json::{Value, json};
 
 /// Which example this process is.
 const PROGRAM: &str = "GLASSHOUSE_TEST_PROGRAM";
@@ -42,7 +46,7 @@ fn main() -> ExitCode {
         Ok("qwen_lora") => return qwen_lora::main(),
         _ => {}
     }
-    let tests: [(&str, fn()); 9] = [
+    let tests: [(&str, fn()); 10] = [
         ("what_is_wrong_with_a_command_line_is_said", what_is_wrong_with_a_command_line_is_said),
         ("a_dry_run_shows_everything_and_rents_nothing", a_dry_run_shows_everything_and_rents_nothing),
         ("what_does_not_fit_is_said_before_anything_is_rented", what_does_not_fit_is_said_before_anything_is_rented),
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         ("a_pod_that_runs_something_else_gets_no_key", a_pod_that_runs_something_else_gets_no_key),
         ("an_adapter_of_a_pod_of_runpod", an_adapter_of_a_pod_of_runpod),
         ("what_a_killed_owner_left_is_reaped", what_a_killed_owner_left_is_reaped),
+        ("a_journal_that_cannot_be_written_stops_no_other", a_journal_that_cannot_be_written_stops_no_other),
         ("a_row_of_a_real_slurm", a_row_of_a_real_slurm),
     ];
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
@@ -97,7 +102,7 @@ impl<'a> Account<'a> {
 
 fn program(name: &str, folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.current_dir(folder).env(PROGRAM, name).args(arguments).stdin(Stdio::null());
+    command.current_dir(folder).env("HOME", folder).env(PROGRAM, name).args(arguments).stdin(Stdio::null());
     for variable in ["RUNPOD_API_KEY", "RUNPOD_API_URL", "VAST_API_KEY", "VAST_API_URL"] {
         command.env_remove(variable);
     }
@@ -249,10 +254,22 @@ fn what_a_killed_owner_left_is_reaped() {
     assert!(journal.contains(&billing[0]) && journal.contains("1 allocations that nobody saw"), "{journal}");
     let owned = text(&account.program("providers", folder.path(), &["owned"]).output().unwrap().stdout);
     assert!(owned.contains(&billing[0]), "{owned}");
+    let tag = std::fs::read_to_string(folder.path().join(".glasshouse/owner")).unwrap();
+    let name = owned.split_whitespace().find(|word| word.starts_with("gh-")).unwrap();
+    assert!(name.starts_with(&format!("gh-{}-", tag.trim())), "{name}");
     // The next run, in a folder of its own, says it before anything else.
     let dear = ["--measurement", &measurement, "--max-price", "0.01"];
     let next = account.program("overhead_mlp", folder.path(), &dear).output().unwrap();
-    assert!(text(&next.stderr).contains("`providers reap --provider runpod`"), "{}", text(&next.stderr));
+    let hint = "`providers reap --provider runpod --out glasshouse-out`";
+    assert!(text(&next.stderr).contains(hint), "{}", text(&next.stderr));
+    // One whose folder is beside that of the killed one, by its mere name.
+    let beside = [&dear[..], &["--out", "next"]].concat();
+    let mut next = account.program("overhead_mlp", &folder.path().join("glasshouse-out"), &beside);
+    let next = text(&next.output().unwrap().stderr);
+    assert!(
+        next.contains(&format!("nobody saw the end of {name}")) && next.contains("--provider runpod --out .`"),
+        "{next}"
+    );
 
     let reaped = account.program("providers", folder.path(), &["reap"]).output().unwrap();
     assert!(reaped.status.success(), "{}{}", text(&reaped.stdout), text(&reaped.stderr));
@@ -276,10 +293,68 @@ fn a_stray_is_reaped(account: &Account<'_>, folder: &Path, wanted: &[&str], serv
     owner.wait().unwrap();
     std::fs::remove_dir_all(folder.join("glasshouse-out/killed")).unwrap();
     let kept = account.program("providers", folder, &["reap"]).output().unwrap();
-    assert!(text(&kept.stdout).contains("--strays ends this user's"), "{}", text(&kept.stdout));
+    assert!(text(&kept.stdout).contains("--strays ends this owner's"), "{}", text(&kept.stdout));
+    let others =
+        account.program("providers", folder, &["reap", "--strays", "--owner", "someoneelse"]).output().unwrap();
+    assert!(others.status.success(), "{}{}", text(&others.stdout), text(&others.stderr));
+    assert_eq!(served.fake.billing().len(), 1, "another owner's was ended");
+    // The tag is in the home folder: a container that is started anew has another host name, and finds its own.
     let reaped = account.program("providers", folder, &["reap", "--strays"]).output().unwrap();
     assert!(reaped.status.success(), "{}{}", text(&reaped.stdout), text(&reaped.stderr));
     assert!(served.fake.billing().is_empty());
+}
+
+/// Two journals of killed owners, of which the first has no room for another line.
+fn a_journal_that_cannot_be_written_stops_no_other() {
+    let (runtime, folder) = (runtime(), tempfile::tempdir().unwrap());
+    let served = runtime.block_on(Served::start(RunPod::new(Default::default())));
+    let api = served.url();
+    let made = runtime.block_on(async move {
+        let provider = RunPodProvider::builder().api_key(RunPod::KEY).address(api).build().unwrap();
+        let offer = provider.offers(&OfferFilter::default()).await.unwrap().remove(0);
+        let spec = |name: &str| LaunchSpec {
+            name: name.to_owned(),
+            image: Some("example/trainer".to_owned()),
+            image_digest: Some(Fixed([7; 32])),
+            launch_secret: Secret::take(&mut [9; 32]),
+            gate_key: Fixed([1; 32]),
+            linger: Duration::from_secs(60),
+            env: BTreeMap::new(),
+            disk_gib: None,
+            time_limit: None,
+        };
+        let mut made = Vec::new();
+        for name in ["gh-a-1", "gh-a-2"] {
+            let CreateOutcome::Created(pod) = provider.create(&offer, &spec(name)).await.unwrap() else {
+                panic!("none")
+            };
+            made.push((name, pod.id.0));
+        }
+        made
+    });
+    let line = |event: Value| format!("{event}\n");
+    let asking = |name: &str| line(json!({ "event": "asking", "provider": "runpod", "name": name, "at": 1 }));
+    for ((name, id), run) in made.iter().zip(["full", "sound"]) {
+        let gone = [asking("gh-a-0"), line(json!({ "event": "gone", "name": "gh-a-0", "at": 1 }))].concat();
+        let before = if run == "full" { gone.repeat(100) } else { String::new() };
+        let created = line(json!({ "event": "created", "name": name, "id": id, "at": 1 }));
+        let out = folder.path().join("glasshouse-out").join(run);
+        std::fs::create_dir_all(&out).unwrap();
+        std::fs::write(out.join("journal.jsonl"), before + &asking(name) + &created).unwrap();
+    }
+    // No file may grow beyond 4 KiB, and who tries is told and not killed.
+    let reap = r#"trap "" XFSZ; ulimit -f 8; exec /proc/$PPID/exe reap --provider runpod"#;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", reap]).current_dir(folder.path()).env("HOME", folder.path()).env(PROGRAM, "providers");
+    let said = shell.envs(Account::runpod(&served).env).output().unwrap();
+    let (out, error) = (text(&said.stdout), text(&said.stderr));
+    assert_eq!(said.status.code(), Some(1), "{out}{error}");
+    assert!(error.contains("full/journal.jsonl") && error.contains("cannot be journalled"), "{out}{error}");
+    assert!(out.contains(&format!("{}: gone", made[1].1)), "{out}{error}");
+    assert!(served.fake.billing().is_empty(), "{out}{error}");
+    // With room, the first is seen to be gone as well.
+    let again = Account::runpod(&served).program("providers", folder.path(), &["reap"]).output().unwrap();
+    assert!(again.status.success(), "{}{}", text(&again.stdout), text(&again.stderr));
 }
 
 fn a_dry_run_shows_everything_and_rents_nothing() {
@@ -339,7 +414,7 @@ type Misuse<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
 fn what_is_wrong_with_a_command_line_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let key = ("RUNPOD_API_KEY", "k");
-    let cases: [Misuse<'_>; 10] = [
+    let cases: [Misuse<'_>; 11] = [
         (&["--provider", "runpod"], &[], "set RUNPOD_API_KEY"),
         (&["--provider", "vast", "--dry-run"], &[], "set VAST_API_KEY"),
         (&["--provider", "runpod"], &[key], "give --image NAME@sha256:DIGEST"),
@@ -354,6 +429,7 @@ fn what_is_wrong_with_a_command_line_is_said() {
         (&["--provider", "slurm", "--image", IMAGE], &[], "--image means nothing with --provider slurm"),
         (&["--gpu", "h100"], &[], "--gpu means nothing with --provider local"),
         (&["--provider", "vast", "--max-price", "0"], &[], "US dollars per hour"),
+        (&["--owner", "My Lab"], &[], "use 1 to 20 of a-z and 0-9"),
     ];
     for (arguments, env, words) in cases {
         let mut command = program("overhead_mlp", folder.path(), arguments);

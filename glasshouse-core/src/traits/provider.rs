@@ -195,6 +195,16 @@ pub enum ProviderError {
         /// The environment variable that holds them.
         variable: &'static str,
     },
+    /// The account has no money for it; no other offer will fare better.
+    #[error("the account on {provider} has not enough money for {call}: {why}; add credit there, and run again")]
+    OutOfFunds {
+        /// Which provider.
+        provider: &'static str,
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        why: String,
+    },
     /// Too many requests.
     #[error("{provider} asks to wait before {call}")]
     RateLimited {

@@ -95,9 +95,9 @@ enum Try {
 
 impl Transport {
     pub(super) fn new(endpoint: &Endpoint, launch_secret: &Secret<32>) -> Result<Self, ClientError> {
-        let (text, loopback) = match endpoint {
-            Endpoint::Direct(address) => (format!("http://{address}"), address.ip().is_loopback()),
-            Endpoint::Proxy(url) => (url.clone(), false),
+        let text = match endpoint {
+            Endpoint::Direct(address) => format!("http://{address}"),
+            Endpoint::Proxy(url) => url.clone(),
         };
         let bad = |why: String| ClientError::Endpoint { endpoint: text.clone(), why };
         let base = Url::parse(&text).map_err(|e| bad(e.to_string()))?;
@@ -109,12 +109,10 @@ impl Transport {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .tcp_nodelay(true);
-        if loopback {
-            builder = builder.no_proxy();
-        }
         if matches!(endpoint, Endpoint::Direct(_)) {
+            // The owner's `http_proxy` is for pages: it refuses such ports, which then looks like another agent's answer.
             // Never TLS: the machine's certificates, megabytes for each client, are not read.
-            builder = builder.tls_certs_only([]);
+            builder = builder.no_proxy().tls_certs_only([]);
         }
         let http = builder.build().map_err(|e| bad(format!("no HTTP client: {}", chain(&e))))?;
         // Above every counter of an owner that was here before, unless the clock went back, which the agent then says.

@@ -104,10 +104,10 @@ impl Connection {
         let mut bearer =
             HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ConfigError::BadKey { variable })?;
         bearer.set_sensitive(true);
-        let bad = |why: String| ConfigError::BadAddress { url: self.base.clone(), why };
+        let bad = |why: String| ConfigError::BadAddress { url: shown(&self.base), why };
         let base = Url::parse(&self.base).map_err(|e| bad(e.to_string()))?;
         let loopback = is_loopback(&base);
-        if base.scheme() != "https" && !(base.scheme() == "http" && loopback) {
+        if !is_safe_for_keys(&base) {
             return Err(bad("it is not encrypted; use https://".to_owned()));
         }
         if let Some(home) = self.home
@@ -116,6 +116,12 @@ impl Connection {
         {
             let why = format!("the environment may only name {home} or this machine; give any other to the builder");
             return Err(bad(why));
+        }
+        // The address travels with each launch, for an allocation to end itself: what it holds, the allocation has.
+        if has_more_than_a_place(&base) || self.base.contains(&key) {
+            let why =
+                "it has a user, a password, a query, a fragment or the key in it; give https://HOST and a path only";
+            return Err(bad(why.to_owned()));
         }
         // A redirect must not take the key elsewhere; one to another spelling of the same address may.
         let same = reqwest::redirect::Policy::custom(|attempt| {
@@ -141,7 +147,7 @@ impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("key", &self.key.as_ref().map(|_| "[redacted]"))
-            .field("base", &self.base)
+            .field("base", &shown(&self.base))
             .field("pacing", &self.pacing)
             .finish_non_exhaustive()
     }
@@ -163,10 +169,29 @@ fn is_within(url: &Url, domain: &str) -> bool {
     host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
 }
 
-fn is_loopback(url: &Url) -> bool {
+/// Whether a key may be sent there: encrypted, or to this very machine.
+pub(crate) fn is_safe_for_keys(url: &Url) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
+}
+
+/// Whether the host is an address of this machine's own loopback, 127.0.0.0/8 or ::1. No name is: names are resolved.
+pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn has_more_than_a_place(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some()
+}
+
+/// An address for people, without what may be secret in it.
+fn shown(address: &str) -> String {
+    let Ok(url) = Url::parse(address) else { return "what was given".to_owned() };
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    let rest = if has_more_than_a_place(&url) || url.path() != "/" { "/..." } else { "" };
+    format!("{}://{host}{port}{rest}", url.scheme())
 }
 
 #[cfg(test)]
@@ -199,6 +224,41 @@ mod tests {
         assert!(open(Some("k"), "http://127.0.0.1:1").is_ok() && open(Some("k"), "http://[::1]:1").is_ok());
         for base in ["http://api.example", "http://127.0.0.1.example", "ftp://127.0.0.1", "api.example"] {
             assert!(matches!(open(Some("k"), base), Err(ConfigError::BadAddress { .. })), "{base}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_place_and_nothing_secret() {
+        for bad in [
+            "https://u:KEY@api.example",
+            "https://KEY@api.example",
+            "https://:KEY@api.example",
+            "https://api.example/?key=KEY",
+            "https://api.example/#KEY",
+            "https://api.example/v9/KEY/",
+            "http://u:KEY@127.0.0.1:1",
+            "http://u:KEY@api.example",
+        ] {
+            let error = open(Some("KEY"), bad).unwrap_err();
+            assert!(matches!(error, ConfigError::BadAddress { .. }), "{bad}: {error}");
+            assert!(!error.to_string().contains("KEY") && !format!("{error:?}").contains("KEY"), "{error}");
+        }
+        assert!(open(Some("k2"), "https://api.example/tenant/").is_ok());
+        assert!(!open(Some("KEY"), "no address with KEY in it").unwrap_err().to_string().contains("KEY"));
+    }
+
+    #[test]
+    fn loopback_is_all_of_it_and_no_name() {
+        for (there, address) in [
+            (true, "http://127.0.0.1:1"),
+            (true, "http://127.8.9.10"),
+            (true, "http://[::1]:1/x"),
+            (false, "http://localhost"),
+            (false, "http://127.0.0.1.example"),
+            (false, "http://[::ffff:127.0.0.1]"),
+            (false, "ftp://127.0.0.1"),
+        ] {
+            assert_eq!(is_safe_for_keys(&Url::parse(address).unwrap()), there, "{address}");
         }
     }
 

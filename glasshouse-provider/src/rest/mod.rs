@@ -12,9 +12,9 @@ mod answer;
 mod config;
 mod pace;
 
-pub(crate) use answer::{Answer, array, message, printable};
-pub(crate) use config::Connection;
+pub(crate) use answer::{Answer, array, log_line, message, printable, printable_end};
 pub use config::{ConfigError, Pacing};
+pub(crate) use config::{Connection, is_loopback, is_safe_for_keys};
 
 use std::time::Duration;
 
@@ -271,6 +271,10 @@ impl Api {
 
     pub(crate) fn unauthorized(&self, answer: &Answer) -> ProviderError {
         ProviderError::Unauthorized { provider: self.provider, why: message(answer), variable: self.variable }
+    }
+
+    pub(crate) fn out_of_funds(&self, call: &Call, answer: &Answer) -> ProviderError {
+        ProviderError::OutOfFunds { provider: self.provider, call: call.name, why: message(answer) }
     }
 
     fn rate_limited(&self, call: &Call, retry_after: Option<Duration>) -> ProviderError {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::RunPodProvider;
-use crate::rest::Call;
+use crate::rest::{Call, log_line};
 
 /// The stream never ends by itself: it is read until it has been quiet for this long.
 const QUIET: Duration = Duration::from_millis(400);
@@ -92,13 +92,7 @@ fn parse(bytes: &[u8]) -> Vec<Event> {
 fn event(data: &str) -> Option<Event> {
     let value: Value = serde_json::from_str(data).ok()?;
     let at = value.pointer("/ts").and_then(Value::as_str).and_then(|ts| humantime::parse_rfc3339_weak(ts).ok());
-    Some(Event { at, line: line(value.pointer("/line")?.as_str()?) })
-}
-
-/// A log line may hold anything and be longer than a message for people.
-fn line(text: &str) -> String {
-    const MAX_LINE: usize = 4096;
-    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).take(MAX_LINE).collect()
+    Some(Event { at, line: log_line(value.pointer("/line")?.as_str()?) })
 }
 
 /// Lines up to and with the `given`-th one of this time were given.

@@ -190,6 +190,8 @@ impl RunPodProvider {
             (StatusCode::BAD_REQUEST, _) if named().is_none() && offers::is_capacity(&message(answer)) => {
                 Ok(CreateOutcome::NoCapacity)
             }
+            // "Insufficient balance. Stop; no candidate will succeed."
+            (StatusCode::PAYMENT_REQUIRED, _) if named().is_none() => Err(self.api.out_of_funds(call, answer)),
             // Turned away, and nothing is named that could exist all the same.
             (status, _) if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT && named().is_none() => {
                 Err(self.api.failure(call, answer))

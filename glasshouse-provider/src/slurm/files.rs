@@ -7,14 +7,16 @@ use glasshouse_core::traits::LogChunk;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use crate::local::AgentReport;
+use crate::rest::log_line;
 
 const MAX_READ: u64 = 4 << 20;
-const MAX_LINE: usize = 4096;
+/// Longer than a report, and than what stands before it on a node that greets.
+const MAX_REPORT: u64 = 4096;
 
 /// The port out of the agent's report, once it is there whole.
 pub(super) async fn port(path: &Path) -> Option<u16> {
     let mut text = String::new();
-    tokio::fs::File::open(path).await.ok()?.take(MAX_LINE as u64).read_to_string(&mut text).await.ok()?;
+    tokio::fs::File::open(path).await.ok()?.take(MAX_REPORT).read_to_string(&mut text).await.ok()?;
     // A program may print before it is the agent.
     let report = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
     report.filter_map(|line| serde_json::from_str(line).ok()).find_map(|report| match report {
@@ -36,9 +38,7 @@ pub(super) async fn lines(path: &Path, from: u64) -> std::io::Result<LogChunk> {
     let whole = if whole == 0 && bytes.len() as u64 == MAX_READ { bytes.len() } else { whole };
     bytes.truncate(whole);
     let text = String::from_utf8_lossy(&bytes);
-    let line =
-        |line: &str| line.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).take(MAX_LINE).collect();
-    Ok(LogChunk { lines: text.lines().map(line).collect(), next: from.saturating_add(whole as u64).to_string() })
+    Ok(LogChunk { lines: text.lines().map(log_line).collect(), next: from.saturating_add(whole as u64).to_string() })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ const INHERITED: [&str; 4] = ["PATH", "HOME", "LD_LIBRARY_PATH", "TMPDIR"];
 pub(super) struct Submission {
     pub(super) arguments: Vec<String>,
     pub(super) script: String,
-    env: BTreeMap<String, String>,
+    pub(super) env: BTreeMap<String, String>,
 }
 
 impl SlurmProvider {

@@ -73,6 +73,7 @@ impl Supervisor {
             Err(
                 error @ (ProviderError::Refused { .. }
                 | ProviderError::Unauthorized { .. }
+                | ProviderError::OutOfFunds { .. }
                 | ProviderError::RateLimited { .. }),
             ) => Err(self.never_made(entry, error.into())),
             Err(error) => self.adopt(entry, error).await,
@@ -149,13 +150,13 @@ impl Supervisor {
     }
 }
 
-/// Whether another offer can fare better: not against one's own budget, key, journal or clock.
+/// Whether another offer can fare better: not against one's own budget, account, key, journal or clock.
 const fn may_be_better_elsewhere(error: &SupervisorError) -> bool {
     !matches!(
         error,
         SupervisorError::Journal(_)
             | SupervisorError::Unjournalled { .. }
-            | SupervisorError::Provider(ProviderError::Unauthorized { .. })
+            | SupervisorError::Provider(ProviderError::Unauthorized { .. } | ProviderError::OutOfFunds { .. })
             | SupervisorError::OverBudget { .. }
             | SupervisorError::NoTimeLimit
             | SupervisorError::OutOfTime { .. }

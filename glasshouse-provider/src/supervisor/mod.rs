@@ -21,7 +21,7 @@ pub(crate) use boot::STOPPING;
 pub use dial::Dial;
 pub use error::SupervisorError;
 pub use journal::{Journal, JournalError, OpenEntry};
-pub use owner::{BadOwnerTag, OwnerTag};
+pub use owner::{BadOwnerTag, OwnerTag, OwnerTagError};
 pub use patience::{BootBudgets, BootPhase, Patience};
 pub use reap::Reaped;
 pub use rent::{RentRequest, Tried};
@@ -33,6 +33,7 @@ use glasshouse_core::traits::Provider;
 
 use end::Core;
 use money::Ledger;
+use owner::Whose;
 
 /// Offers that one [`Supervisor::rent`] tries, when nothing else is said.
 const ATTEMPTS: usize = 5;
@@ -41,7 +42,7 @@ const ATTEMPTS: usize = 5;
 pub struct Supervisor {
     core: Core,
     dial: Arc<dyn Dial>,
-    owner: OwnerTag,
+    owner: Whose,
     attempts: usize,
 }
 
@@ -52,7 +53,7 @@ impl Supervisor {
         Self {
             core: Core { provider, journal, ledger: Arc::new(Ledger::new(None)), patience },
             dial: Arc::new(dial::Network),
-            owner: OwnerTag::of_this_user(),
+            owner: Whose::OfThisUser,
             attempts: ATTEMPTS,
         }
     }
@@ -67,7 +68,7 @@ impl Supervisor {
     /// Whose allocations these are; [`OwnerTag::of_this_user`] when not given.
     #[must_use]
     pub fn owner(mut self, owner: OwnerTag) -> Self {
-        self.owner = owner;
+        self.owner = Whose::Given(owner);
         self
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::VastProvider;
-use crate::rest::Call;
+use crate::rest::{Call, log_line};
 
 const TAIL: usize = 10_000;
 /// Lines that a position's digest is over.
@@ -34,7 +34,7 @@ impl VastProvider {
             Some(url) => self.fetch(&call, url).await?,
             None => return Err(self.api.unintelligible(&call, "it tells no address of the log")),
         };
-        let lines: Vec<String> = text.lines().map(line).collect();
+        let lines: Vec<String> = text.lines().map(log_line).collect();
         let from = after.and_then(Position::parse).map_or(0, |position| position.find(&lines));
         let next = Position::at_end(&lines).text();
         Ok(LogChunk { lines: lines.into_iter().skip(from).collect(), next })
@@ -91,11 +91,6 @@ fn mark(lines: &[String], end: usize) -> String {
     let last = lines.get(end.saturating_sub(MARK)..end).unwrap_or_default();
     let digest = last.iter().fold(Sha256::new(), |digest, line| digest.chain_update(line).chain_update("\n"));
     digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn line(text: &str) -> String {
-    const MAX_LINE: usize = 4096;
-    text.chars().map(|c| if c.is_control() && c != '\t' { ' ' } else { c }).take(MAX_LINE).collect()
 }
 
 #[cfg(test)]

@@ -169,11 +169,14 @@ async fn a_create_is_never_repeated_blindly() {
 async fn refusals_are_told_apart() {
     let (served, provider) = start(Behaviour::default()).await;
     let offer = offer(&provider).await;
-    for status in [400, 402, 403, 422] {
+    for status in [400, 403, 422] {
         served.fault("POST pods", [Fault::Status(status)]);
         let error = provider.create(&offer, &spec("gh-no")).await.unwrap_err();
         assert!(matches!(&error, ProviderError::Refused { why, .. } if why.contains("scripted")), "{status}: {error}");
     }
+    served.fault("POST pods", [Fault::Status(402)]);
+    let error = provider.create(&offer, &spec("gh-no")).await.unwrap_err();
+    assert!(matches!(&error, ProviderError::OutOfFunds { why, .. } if why.contains("scripted")), "{error}");
     served.fake.sold_out();
     let sold_out = provider.create(&offer, &spec("gh-no")).await.unwrap();
     assert_eq!(sold_out, CreateOutcome::NoCapacity);

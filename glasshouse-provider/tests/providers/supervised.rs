@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glasshouse_core::fixed::Fixed;
-use glasshouse_core::traits::{OfferFilter, Provider};
+use glasshouse_core::traits::{OfferFilter, Provider, ProviderError};
 use glasshouse_provider::contract::{self, Bench, Trouble};
-use glasshouse_provider::supervisor::{BootBudgets, Patience, RentRequest};
+use glasshouse_provider::supervisor::{BootBudgets, Journal, Patience, RentRequest, Supervisor, SupervisorError};
 use glasshouse_provider::{RunPodProvider, VastProvider};
 
 use crate::PACING;
@@ -155,6 +155,20 @@ fn arrange<F: Fake>(served: &Served<F>, trouble: Trouble, create: &str, look: &s
 async fn every_trouble_on_runpod() {
     let arranged = contract::supervised(async || Served::start(RunPod::new(Default::default())).await).await;
     assert_eq!(arranged, Trouble::ALL);
+}
+
+/// "Stop; no candidate will succeed."
+#[tokio::test]
+async fn an_empty_account_is_tried_once() {
+    let served = Served::start(RunPod::new(Default::default())).await;
+    served.fault("POST pods", vec![Fault::Status(402); 5]);
+    let journal = Arc::new(Journal::memory());
+    let supervisor = Supervisor::new(runpod(&served.url()), journal.clone()).patience(QUICK);
+    let error = supervisor.rent(&request()).await.err().unwrap();
+    assert!(matches!(error, SupervisorError::Provider(ProviderError::OutOfFunds { .. })), "{error}");
+    assert!(error.to_string().contains("add credit"), "{error}");
+    assert_eq!(served.count("POST pods"), 1);
+    assert!(journal.open_entries().is_empty(), "it was refused, so there is nothing to look for");
 }
 
 #[tokio::test]

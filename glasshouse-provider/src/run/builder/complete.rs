@@ -12,7 +12,7 @@ use super::{Listener, RunBuilder};
 use crate::measurement::{Measurement, MeasurementError};
 use crate::run::setup::{Setup, agent_env};
 use crate::run::{Gate, RunError};
-use crate::supervisor::{Journal, OwnerTag};
+use crate::supervisor::Journal;
 
 impl<K> RunBuilder<K> {
     /// Checks that everything is there.
@@ -91,7 +91,7 @@ impl<K> RunBuilder<K> {
         let gate_key = self.gate.as_ref().map_or(Fixed([0; 32]), Gate::public);
         let tag = Fixed::<8>::random().map_err(|_| RunError::NoRandomness)?;
         let spec = LaunchSpec {
-            name: format!("{}{tag}", OwnerTag::of_this_user().prefix()),
+            name: format!("gh-dryrun-{tag}"),
             image: self.image.as_ref().map(|(image, _)| image.clone()),
             image_digest: self.image.as_ref().map(|(_, digest)| *digest),
             launch_secret: Secret::random().map_err(|_| RunError::NoRandomness)?,

@@ -41,6 +41,8 @@ pub(crate) enum ToSegment {
     Ack {
         through: u64,
     },
+    /// The owner asked for something that the agent has: a download may take longer than the linger time.
+    OwnerIsThere,
 }
 
 /// What a segment is told at its start.

@@ -11,6 +11,7 @@ mod clock;
 pub mod contract;
 mod frames;
 mod gpu_models;
+mod grace;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod image;

@@ -42,6 +42,12 @@ impl LeaseGuard {
         self.lease.max_units.map_or(wanted, |max| wanted.min(max.saturating_sub(done)))
     }
 
+    /// How much of it is left, by the clock that is through with it first. The wall clock may be changed later on.
+    pub fn left(&self, now: Now) -> Duration {
+        let by_boot = Duration::from_millis(self.lease.ttl_millis).saturating_sub(now.boot.saturating_sub(self.began));
+        by_boot.min(Duration::from_millis(self.lease.not_after.0.saturating_sub(now.wall.0)))
+    }
+
     /// Checks the lease with `done` units of training behind it.
     ///
     /// # Errors
@@ -93,6 +99,16 @@ mod tests {
         assert!(lease.check(5, at(1060, 110)).is_ok());
         assert_eq!(code(lease.check(5, at(1000, 111))), Code::LEASE_EXPIRED);
         assert_eq!(code(lease.check(5, at(1061, 60))), Code::LEASE_EXPIRED);
+    }
+
+    #[test]
+    fn what_is_left_is_what_the_first_clock_leaves() {
+        let lease = guard(60, None);
+        assert_eq!(lease.left(at(1000, 50)), Duration::from_secs(60));
+        assert_eq!(lease.left(at(1000, 70)), Duration::from_secs(40));
+        assert_eq!(lease.left(at(1050, 70)), Duration::from_secs(10));
+        assert_eq!(lease.left(at(2000, 50)), Duration::ZERO);
+        assert_eq!(lease.left(at(1000, 500)), Duration::ZERO);
     }
 
     #[test]

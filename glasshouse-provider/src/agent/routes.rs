@@ -178,6 +178,8 @@ async fn artifact(
 ) -> Answer<Vec<u8>> {
     let Query(query) = query.map_err(malformed)?;
     let segment = find(&agent, &id)?;
+    // A segment that has ended has nothing to be told.
+    let _ = segment.send(&ToSegment::OwnerIsThere).await;
     match segment.outbox.artifact(&query.name, query.offset, MAX_PIECE) {
         Some(Ok(bytes)) => Ok(bytes),
         Some(Err(e)) => Err(WireError::new(WireCode::Machine, format_args!("cannot read the artifact: {e}"))),

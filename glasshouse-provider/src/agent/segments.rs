@@ -28,6 +28,9 @@ use crate::local::ProcessId;
 use crate::roles::{Launch, ROLE_VARIABLE};
 use crate::wire::{SegmentId, SegmentStatus, StartSegment, WireCode, WireError};
 
+/// A pipe that nobody writes to is closed at once.
+const CLOSING: Duration = Duration::from_millis(100);
+
 pub(super) struct Segments {
     launch_secret: Secret<32>,
     boot: Nonce32,
@@ -151,11 +154,13 @@ impl Segments {
     /// Asks every segment to end, waits for their zeroization, kills what is left.
     pub(super) async fn end_all(&self, grace: Duration) {
         let running: Vec<_> = self.all().values().filter(|s| s.outbox.exit().is_none()).cloned().collect();
-        for segment in &running {
-            segment.input.lock().await.take();
-            segment.signal(Signal::TERM);
-        }
+        // First of all, and to all of them: whoever writes to a segment that reads nothing holds its pipe.
+        running.iter().for_each(|segment| segment.signal(Signal::TERM));
         let ended = async {
+            for segment in &running {
+                let close = async { drop(segment.input.lock().await.take()) };
+                let _ = tokio::time::timeout(CLOSING, close).await;
+            }
             for segment in &running {
                 segment.exited().await;
             }

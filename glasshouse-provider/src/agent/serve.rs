@@ -19,12 +19,9 @@ use super::own_end::end_allocation;
 use super::packages::Packages;
 use super::routes;
 use super::segments::Segments;
+use crate::grace;
 use crate::local::AgentReport;
 use crate::roles::{Hold, Launch, enter_agent, note};
-
-/// Segments get this long to zeroize once the agent ends; the process itself ends within 5 s.
-const SEGMENT_GRACE: Duration = Duration::from_secs(3);
-const HARD_LIMIT: Duration = Duration::from_millis(4500);
 
 /// What all requests share.
 pub(super) struct Agent {
@@ -99,14 +96,14 @@ async fn serve(launch: Launch, secret: Secret<32>) -> i32 {
     let ended = Arc::new(AtomicBool::new(false));
     let in_time = ended.clone();
     std::thread::spawn(move || {
-        std::thread::sleep(HARD_LIMIT);
+        std::thread::sleep(grace::AGENT);
         if in_time.load(Ordering::Acquire) {
             return;
         }
         note(format_args!("the agent did not end in time; the kernel ends it and its segments"));
         std::process::exit(70) // EX_SOFTWARE
     });
-    agent.segments.end_all(SEGMENT_GRACE).await;
+    agent.segments.end_all(grace::AGENT_KILLS).await;
     let _ = std::fs::remove_dir_all(&scratch);
     ended.store(true, Ordering::Release);
     // Nothing of the owner's is left in here. What is left is the allocation, and its price.

@@ -20,8 +20,8 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::GRACE;
 use super::process::{AGENT_ARGUMENT, ProcessId, session_members};
+use crate::grace;
 use crate::roles::{Hold, Launch, ROLE_VARIABLE};
 
 const LOG_LINES: usize = 2000;
@@ -196,7 +196,7 @@ fn wait_in_background(mut child: Child, process: ProcessId, exit: Arc<Mutex<Opti
         let status = child.wait().ok();
         *exit.lock().unwrap_or_else(PoisonError::into_inner) = status;
         session_members(process.pid).iter().for_each(|member| member.signal(Signal::TERM));
-        end_session(process, GRACE);
+        end_session(process, grace::ALLOCATION);
     });
 }
 

@@ -19,12 +19,10 @@ use glasshouse_core::traits::{
     OfferFilter, Provider, ProviderError, Spend,
 };
 
-use crate::clock;
+use crate::{clock, grace};
 use child::{AgentChild, Program};
 
 const NAME: &str = "local";
-/// An agent and its segments have this long to zeroize after they were asked to end.
-const GRACE: Duration = Duration::from_secs(4);
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A [`Provider`] whose allocations are agent processes on this machine, each in a session of its own.
@@ -192,12 +190,12 @@ impl Provider for LocalProvider {
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
         if let Some(child) = self.children().get_mut(id) {
-            child.request_end(GRACE);
+            child.request_end(grace::ALLOCATION);
             return Ok(());
         }
         match parse_id(id) {
             Some(process) if process::agent_name(process.pid).is_some() && process.is_alive() => {
-                child::end_in_background(process, GRACE);
+                child::end_in_background(process, grace::ALLOCATION);
                 Ok(())
             }
             // Idempotent: what is gone need not be ended.

@@ -120,7 +120,7 @@ impl Leg<'_> {
         patiently(self.outage, || client.acknowledge(id, last)).await?;
         tell.moment("acknowledged", session);
         let exit = self.exit(home).await?;
-        self.judge(home)?;
+        judge(self.start.id.to_string(), self.mode, home)?;
         // Everything is here, but a process that died before its last step did not wipe its session keys itself.
         match exit.signal.is_some() || exit.step != SegmentStep::Done {
             true => Err(RunError::SegmentLost {
@@ -260,19 +260,20 @@ impl Leg<'_> {
             }
         }
     }
+}
 
-    fn judge(&self, home: &SegmentResult) -> Result<(), RunError> {
-        let segment = self.start.id.to_string();
-        match home.outcome() {
-            Some((Outcome::Completed, _)) => Ok(()),
-            Some((Outcome::Stopped, reason)) => {
-                Err(RunError::SegmentStopped { segment, reason: reason.unwrap_or_default() })
-            }
-            Some((Outcome::Failed, reason)) => {
-                Err(RunError::SegmentFailed { segment, reason: reason.unwrap_or_default() })
-            }
-            None => Err(RunError::Overdue { segment, seconds: 0 }),
+/// What the segment says of itself. A protected one that left no receipt is not done, whatever it says.
+fn judge(segment: String, mode: Mode, home: &SegmentResult) -> Result<(), RunError> {
+    match home.outcome() {
+        Some((Outcome::Completed, _)) if mode == Mode::Protected && home.receipt().is_none() => {
+            Err(RunError::ReceiptMissing { segment })
         }
+        Some((Outcome::Completed, _)) => Ok(()),
+        Some((Outcome::Stopped, reason)) => {
+            Err(RunError::SegmentStopped { segment, reason: reason.unwrap_or_default() })
+        }
+        Some((Outcome::Failed, reason)) => Err(RunError::SegmentFailed { segment, reason: reason.unwrap_or_default() }),
+        None => Err(RunError::Overdue { segment, seconds: 0 }),
     }
 }
 
@@ -336,5 +337,53 @@ fn refusal_in(error: &RunError) -> Option<&Refusal> {
         RunError::Gate(GateError::Refused(refusal)) | RunError::Refused(refusal) => Some(refusal),
         RunError::Client(error) => error.refused()?.refusal.as_deref(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use glasshouse_core::fixed::Fixed;
+    use glasshouse_core::traits::Receipt;
+
+    fn home(mode: Mode, bodies: Vec<EventBody>) -> SegmentResult {
+        let header = |terminal| EventHeader {
+            session: Fixed([1; 32]),
+            seq: 0,
+            previous: Fixed([0; 48]),
+            body: Fixed([0; 48]),
+            terminal,
+            at: clock::wall(),
+            boot_micros: 0,
+        };
+        SegmentResult {
+            session: Fixed([1; 32]),
+            mode,
+            position: 0,
+            events: bodies.into_iter().map(|body| (header(matches!(body, EventBody::End { .. })), body)).collect(),
+            steps: Vec::new(),
+            protocol: Protocol::Nothing,
+            artifacts: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_protected_segment_is_done_with_its_receipt_alone() {
+        let end = || EventBody::End { outcome: Outcome::Completed, reason: None };
+        let judged = |mode, bodies| judge("a".to_owned(), mode, &home(mode, bodies));
+        let receipt = Receipt {
+            zeroizer: "host".to_owned(),
+            regions: Vec::new(),
+            allocator_bytes: None,
+            unlocked_bytes: 0,
+            key_memory: Default::default(),
+            swapped_bytes: None,
+            not_covered: Vec::new(),
+            millis: 0,
+        };
+        let error = judged(Mode::Protected, vec![end()]).unwrap_err();
+        assert!(matches!(error, RunError::ReceiptMissing { .. }), "{error}");
+        judged(Mode::Protected, vec![EventBody::Zeroized { receipt }, end()]).unwrap();
+        judged(Mode::Raw, vec![end()]).unwrap();
     }
 }

@@ -88,6 +88,12 @@ pub enum RunError {
         /// What it said.
         reason: String,
     },
+    /// The segment says that it is done, and not that it zeroized.
+    #[error("segment {segment} ended without a zeroization receipt; treat what it held as exposed")]
+    ReceiptMissing {
+        /// Its id.
+        segment: String,
+    },
     /// The segment ended before its work was done.
     #[error("segment {segment} stopped before its end: {reason}")]
     SegmentStopped {

@@ -1,7 +1,6 @@
 //! What every exit that code can see goes through: release, zeroization, receipt, terminal event, delivery.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use glasshouse_core::channel::{EventBody, Outcome, Phase};
@@ -11,15 +10,10 @@ use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{SecretRegion, Workload, Zeroizer};
 
 use super::run::{Segment, SegmentFailure};
-use crate::clock;
-use crate::roles::note;
 use crate::wire::SegmentStep;
+use crate::{clock, grace};
 
 type Ended = (Outcome, Option<String>);
-
-/// Letting go of a workload and wiping what it held take seconds at most. A device that no longer answers would hold
-/// both up for ever, in a call of its driver that takes no deadline.
-const LONGEST: Duration = Duration::from_secs(120);
 
 /// Everything that holds secrets, outside of what may panic.
 #[derive(Default)]
@@ -31,29 +25,13 @@ pub(super) struct Held {
 
 /// Lets go of everything, zeroizes in a protected segment, and ends the chain.
 pub(super) fn finish(segment: &mut Segment<'_>, held: Held, protected: bool, ended: Ended) -> Ended {
-    let in_time = within(LONGEST, || {
-        note(format_args!("letting go of the workload took longer than {LONGEST:?}; the kernel ends this segment"));
-        // No destructor, no exit handler: they would wait for the same device. The kernel clears what is left.
-        std::process::abort()
-    });
+    // A workload that does not let go, or a call of the device that does not return, would keep everything.
+    segment.port.watchdog.limit_work(grace::LETTING_GO);
     let ended = if protected { zeroize(segment, held, ended) } else { release(segment, held, ended) };
-    drop(in_time);
+    segment.port.watchdog.wiped();
     let (outcome, reason) = &ended;
     segment.emit(&EventBody::End { outcome: *outcome, reason: reason.clone() });
     ended
-}
-
-/// Does `otherwise` on a thread of its own, unless what is given back is dropped within `limit`.
-fn within(limit: Duration, otherwise: impl FnOnce() + Send + 'static) -> Sender<()> {
-    let (in_time, dropped) = mpsc::channel::<()>();
-    let watch = move || {
-        if dropped.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-            otherwise();
-        }
-    };
-    // Without a thread nothing watches; what it watches over matters more.
-    let _ = std::thread::Builder::new().spawn(watch);
-    in_time
 }
 
 fn release(segment: &mut Segment<'_>, mut held: Held, ended: Ended) -> Ended {
@@ -115,16 +93,20 @@ fn worse(segment: &mut Segment<'_>, ended: Ended, failure: &SegmentFailure) -> E
     }
 }
 
-/// Waits until the owner has everything, or the linger time is over, or nobody is left to wait for: then it gives why,
-/// and the step stays. The channel's keys are wiped when it ends.
+/// Waits until the owner has everything, or the linger time is over since the last sign of the owner, or nobody is left to
+/// wait for: then it gives why, and the step stays. The channel's keys are wiped when it ends.
 pub(super) fn deliver(segment: &mut Segment<'_>) -> Option<String> {
     let last = segment.channel.as_ref()?.emitted().checked_sub(1)?;
     segment.enter(SegmentStep::AwaitAck);
-    let deadline = clock::boot().saturating_add(Duration::from_millis(segment.start.linger_millis));
+    let linger = Duration::from_millis(segment.start.linger_millis);
+    let mut deadline = clock::boot().saturating_add(linger);
     while segment.acknowledged.is_none_or(|through| through < last) {
         let left = deadline.saturating_sub(clock::boot());
         match segment.port.wait(left) {
-            Some(message) => segment.obey(message),
+            Some(message) => {
+                deadline = clock::boot().saturating_add(linger);
+                segment.obey(message);
+            }
             None => {
                 let gone = segment.port.stop.get().filter(|_| segment.port.stop.is_urgent());
                 let why = match gone {
@@ -140,26 +122,4 @@ pub(super) fn deliver(segment: &mut Segment<'_>) -> Option<String> {
     segment.channel = None;
     segment.enter(SegmentStep::Done);
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-
-    #[test]
-    fn what_hangs_is_ended_and_what_does_not_is_not() {
-        static ENDED: AtomicU64 = AtomicU64::new(0);
-        let limit = Duration::from_millis(100);
-        let end = || {
-            ENDED.fetch_add(1, SeqCst);
-        };
-        drop(within(limit, end));
-        std::thread::sleep(limit * 3);
-        assert_eq!(ENDED.load(SeqCst), 0);
-        let hangs = within(limit, end);
-        std::thread::sleep(limit * 5);
-        assert_eq!(ENDED.load(SeqCst), 1);
-        drop(hangs);
-    }
 }

@@ -11,6 +11,7 @@ mod port;
 mod run;
 mod stop;
 mod training;
+mod watchdog;
 
 pub use inputs::PUBLIC_INPUTS_VARIABLE;
 pub(crate) use run::main;

@@ -10,19 +10,25 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::task::Poll;
 use std::time::Duration;
 
 use glasshouse_core::secret::Secret;
 use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use super::stop::{Stop, StopFlag};
-use crate::clock;
+use super::watchdog::Watchdog;
 use crate::frames::{self, Answer, FromSegment, SegmentStart, ToSegment};
 use crate::roles::note;
 use crate::wire::{SegmentStep, StepMark};
+use crate::{clock, grace};
 
-/// Once the owner is gone, the process has this long to zeroize; then the kernel takes its memory.
-const LAST_GRACE: Duration = Duration::from_secs(4);
+/// What would end the process at once, and is made a reason to stop.
+const ENDING: [SignalKind; 4] =
+    [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
+/// Handlers stand within milliseconds.
+const HANDLERS: Duration = Duration::from_secs(10);
 
 /// What wakes a waiting segment.
 pub(super) enum Incoming {
@@ -36,6 +42,7 @@ pub(super) struct Port {
     output: File,
     incoming: Receiver<Incoming>,
     pub(super) stop: StopFlag,
+    pub(super) watchdog: Watchdog,
 }
 
 impl Port {
@@ -48,6 +55,10 @@ impl Port {
         let output = File::from(rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?);
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         rustix::stdio::dup2_stdout(io::stderr())?;
+        let (sender, incoming) = channel();
+        let (stop, watchdog) = (StopFlag::default(), Watchdog::start()?);
+        // Not before the handlers stand may anything secret exist.
+        watch_signals(&ENDING, sender.clone(), stop.clone(), watchdog.clone())?;
         let mut secret = [0; 32];
         input.read_exact(&mut secret)?;
         let secret = Secret::take(&mut secret);
@@ -55,11 +66,8 @@ impl Port {
             Some(ToSegment::Start(start)) => start,
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the first message is no start")),
         };
-        let (sender, incoming) = channel();
-        let stop = StopFlag::default();
-        listen(input, sender.clone(), stop.clone());
-        watch_signals(sender, stop.clone());
-        Ok((Self { output, incoming, stop }, secret, start))
+        listen(input, sender, stop.clone(), watchdog.clone());
+        Ok((Self { output, incoming, stop, watchdog }, secret, start))
     }
 
     pub(super) fn send(&mut self, message: &FromSegment) -> io::Result<()> {
@@ -95,7 +103,7 @@ impl Port {
     }
 }
 
-fn listen(mut input: File, sender: Sender<Incoming>, stop: StopFlag) {
+fn listen(mut input: File, sender: Sender<Incoming>, stop: StopFlag, watchdog: Watchdog) {
     std::thread::spawn(move || {
         loop {
             match frames::read(&mut input) {
@@ -111,41 +119,88 @@ fn listen(mut input: File, sender: Sender<Incoming>, stop: StopFlag) {
                 }
             }
         }
+        watchdog.limit_life(grace::SEGMENT);
         stop.set(Stop::OwnerLost);
         let _ = sender.send(Incoming::Stop);
-        std::thread::sleep(LAST_GRACE);
-        note(format_args!("the segment did not end in time; the kernel takes its memory"));
-        std::process::exit(70) // EX_SOFTWARE
     });
 }
 
 /// Signals become a reason to stop. A runtime of its own on a thread of its own: the segment itself is synchronous.
-fn watch_signals(sender: Sender<Incoming>, stop: StopFlag) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (ready, listening) = channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let Ok(runtime) = runtime else {
-            note(format_args!("cannot listen for signals; they end this process at once"));
-            return;
+///
+/// # Errors
+/// When the handlers do not stand: a signal would then end the process without zeroization.
+fn watch_signals(
+    kinds: &'static [SignalKind],
+    sender: Sender<Incoming>,
+    stop: StopFlag,
+    watchdog: Watchdog,
+) -> io::Result<()> {
+    let (ready, handlers) = channel();
+    std::thread::Builder::new().spawn(move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(e) => return drop(ready.send(Err(e))),
         };
         runtime.block_on(async {
-            let (Ok(mut terminate), Ok(mut interrupt)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
-                return;
+            let signals: io::Result<Vec<_>> = kinds.iter().map(|kind| Ok((*kind, signal(*kind)?))).collect();
+            let mut signals = match signals {
+                Ok(signals) => signals,
+                Err(e) => return drop(ready.send(Err(e))),
             };
-            let _ = ready.send(());
+            let _ = ready.send(Ok(()));
             loop {
-                let number = tokio::select! {
-                    _ = terminate.recv() => SignalKind::terminate(),
-                    _ = interrupt.recv() => SignalKind::interrupt(),
-                };
-                stop.set(Stop::Signal(number.as_raw_value()));
+                let kind = next(&mut signals).await;
+                watchdog.limit_life(grace::LETTING_GO);
+                stop.set(Stop::Signal(kind.as_raw_value()));
                 let _ = sender.send(Incoming::Stop);
             }
         });
-    });
-    // Not before the handlers stand may anything secret exist.
-    let _ = listening.recv_timeout(Duration::from_secs(2));
+    })?;
+    let silent = |_| Err(io::Error::other("the signal handlers were not set up in time"));
+    handlers.recv_timeout(HANDLERS).unwrap_or_else(silent).map_err(|e| {
+        io::Error::new(e.kind(), format!("it cannot listen for signals, which would end it without zeroization: {e}"))
+    })
+}
+
+/// The next one of these.
+async fn next(signals: &mut [(SignalKind, Signals)]) -> SignalKind {
+    std::future::poll_fn(|context| {
+        for (kind, signals) in signals.iter_mut() {
+            if signals.poll_recv(context).is_ready() {
+                return Poll::Ready(*kind);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched(kinds: &'static [SignalKind]) -> (io::Result<()>, Receiver<Incoming>, StopFlag) {
+        let (sender, incoming) = channel();
+        let stop = StopFlag::default();
+        (watch_signals(kinds, sender, stop.clone(), Watchdog::start().unwrap()), incoming, stop)
+    }
+
+    #[test]
+    fn a_handler_that_cannot_stand_is_an_error() {
+        static KILL: [SignalKind; 2] = [SignalKind::user_defined1(), SignalKind::from_raw(9)];
+        let (outcome, incoming, stop) = watched(&KILL);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("without zeroization"), "{error}");
+        assert!(incoming.recv().is_err() && stop.get().is_none());
+    }
+
+    #[test]
+    fn a_signal_is_a_reason_to_stop() {
+        static USER: [SignalKind; 2] = [SignalKind::user_defined1(), SignalKind::user_defined2()];
+        let (outcome, incoming, stop) = watched(&USER);
+        outcome.unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), Signal::USR2).unwrap();
+        assert!(matches!(incoming.recv_timeout(Duration::from_secs(20)), Ok(Incoming::Stop)));
+        assert_eq!(stop.get(), Some(Stop::Signal(SignalKind::user_defined2().as_raw_value())));
+    }
 }

@@ -27,11 +27,11 @@ use super::inputs;
 use super::port::Port;
 use super::stop::Stop;
 use super::training::train;
-use crate::clock;
 use crate::frames::{FromSegment, SegmentStart};
 use crate::raw::{RawOrder, raw_key};
 use crate::roles::{LaunchError, Registry, SegmentContext, anti_debug_level, note};
 use crate::wire::{SegmentMode, SegmentStep};
+use crate::{clock, grace};
 
 /// Why a segment fails. It reaches the owner as a `Failed` event, or before the release as the reason of the exit.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +56,7 @@ pub(super) enum SegmentFailure {
     PublicInput { name: String, why: String },
     #[error(transparent)]
     Workload(#[from] WorkloadError),
-    #[error("it panicked; the allocation's log has the message")]
+    #[error("it panicked; the allocation's log has the place")]
     Panicked,
     #[error(transparent)]
     Zeroize(#[from] ZeroizeError),
@@ -95,6 +95,11 @@ pub(super) enum Source {
 
 /// Runs a segment. Gives the process's exit code: 0 completed, 1 failed, 3 stopped.
 pub(crate) fn main(registry: &Registry) -> i32 {
+    // The usual hook prints the message, which may quote data, where the host reads it.
+    std::panic::set_hook(Box::new(|panic| match panic.location() {
+        Some(at) => note(format_args!("a panic at {at}; what it says stays in the segment")),
+        None => note(format_args!("a panic; what it says stays in the segment")),
+    }));
     let (port, secret, start) = match Port::open() {
         Ok(opened) => opened,
         Err(e) => {
@@ -193,6 +198,10 @@ impl Segment<'_> {
     /// What raw and protected segments do alike. `Some` when it stopped before its end.
     fn work(&mut self, order: Order, held: &mut Held) -> Result<Option<Stop>, SegmentFailure> {
         let Order { job, mut lease, source } = order;
+        // Looked at between two batches, and one of them may hang.
+        if let Some(left) = lease.as_ref().map(|lease| lease.left(clock::now())) {
+            self.port.watchdog.limit_work(left.saturating_add(grace::LETTING_GO));
+        }
         let facts = self.registry.device_facts(job.device);
         self.emit(&EventBody::Device { model: facts.model, driver: facts.driver, uuid: facts.uuid });
         let (name, known) = (job.workload.clone(), self.registry.workload_names());

@@ -178,7 +178,7 @@ impl Segment<'_> {
                 let refusal = Refusal::new(Code::OUT_OF_ORDER, "a command", "a message from before the release");
                 self.port.answer(question, Answer::Refused(refusal));
             }
-            ToSegment::Start(_) => {}
+            ToSegment::Start(_) | ToSegment::OwnerIsThere => {}
         }
     }
 

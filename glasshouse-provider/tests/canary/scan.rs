@@ -80,12 +80,14 @@ pub(crate) fn in_process(canary: &Hidden) -> Found {
 pub(crate) fn through_proc(pid: u32, canary: &Hidden) -> Found {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let (mut sum, mut window) = ([0; 3], vec![0; 1 << 20]);
-    for (from, to, _) in mappings(&pid.to_string()) {
+    for (from, to, is_secret) in mappings(&pid.to_string()) {
         let mut at = from;
         while at < to {
             let length = window.len().min(to - at);
-            if memory.read_exact_at(&mut window[..length], at as u64).is_err() {
-                break; // secret memory, which the kernel cannot read either
+            if let Err(error) = memory.read_exact_at(&mut window[..length], at as u64) {
+                // What is not read is not looked at, and only secret memory may be: the kernel cannot read it either.
+                assert!(is_secret, "{from:x}-{to:x} of process {pid} cannot be read at {at:x}: {error}");
+                break;
             }
             let begins = if length == to - at { length } else { length - LONGEST };
             add(&mut sum, count(&window[..length], canary, begins));

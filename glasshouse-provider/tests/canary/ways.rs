@@ -14,7 +14,9 @@ use rustix::process::Signal;
 use crate::barrier::{BARRIER_AT, FOLDER, hidden};
 use crate::planted;
 use crate::scan::{ENCODINGS, Found, Hidden, in_core, through_proc};
-use crate::support::{FIXED_MEASUREMENT, Listener, MEASURES_NOTHING, Test, block_on, container, eventually, kill};
+use crate::support::{
+    FIXED_MEASUREMENT, Listener, MEASURES_NOTHING, Test, block_on, container, eventually, kill, skip,
+};
 
 #[allow(dead_code)] // not where this file is shared
 pub(crate) const TESTS: &[Test] = &[
@@ -26,6 +28,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("device_error", || wiped("device", Way::default())),
     ("sigterm", || wiped("sigterm", Way { signal: Some(Signal::TERM), ..Way::default() })),
     ("sigint", || wiped("sigint", Way { signal: Some(Signal::INT), ..Way::default() })),
+    ("sighup", || wiped("sighup", Way { signal: Some(Signal::HUP), ..Way::default() })),
+    ("sigquit", || wiped("sigquit", Way { signal: Some(Signal::QUIT), ..Way::default() })),
     ("lease_expiry", || wiped("lease", Way { ttl: Some(Duration::from_secs(12)), ..Way::default() })),
     ("step_limit", || wiped("steps", Way { max_units: Some(BARRIER_AT + 3), ..Way::default() })),
     ("owner_gone", || wiped("owner-gone", Way { owner_goes: true, ..Way::default() })),
@@ -135,7 +139,7 @@ fn seen_at(barrier: &str, folder: &Path, canary: &Hidden, core: bool) -> (u32, S
     views.push(("/proc/PID/mem", through_proc(pid, canary)));
     match core.then(|| in_core(pid, folder, canary)) {
         Some(Some(found)) => views.push(("a core of gcore's", found)),
-        Some(None) => println!("  SKIPPED: no gcore here (install gdb), so no core is looked at"),
+        Some(None) => skip("gcore", "no gcore here (install gdb), so no core is looked at"),
         None => println!("  no core: the segment has too little time left for gdb"),
     }
     println!("  {barrier}: barrier and scans took {:?}", began.elapsed());

@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_proxy_puts_no_refusal_into_the_record", a_proxy_puts_no_refusal_into_the_record),
     ("records_are_acknowledged_while_it_trains", records_are_acknowledged_while_it_trains),
     ("progress_waits_for_an_owner_who_is_away", progress_waits_for_an_owner_who_is_away),
+    ("a_download_may_take_longer_than_the_linger_time", a_download_may_take_longer_than_the_linger_time),
     ("artifacts_beyond_the_limit_are_not_fetched", artifacts_beyond_the_limit_are_not_fetched),
     ("a_segment_has_its_share_of_the_record", a_segment_has_its_share_of_the_record),
 ];
@@ -149,6 +150,21 @@ fn swallowing(agent: SocketAddr, request: &Request, client: &mut TcpStream) -> b
 fn progress_waits_for_an_owner_who_is_away() {
     let events = talkative(swallowing);
     assert!((256..=UNACKNOWLEDGED).contains(&events), "{events} events");
+}
+
+/// Nothing is acknowledged until it is all here, and each piece takes its time.
+fn slowly(agent: SocketAddr, request: &Request, client: &mut TcpStream) -> bool {
+    if request.line.contains("/artifacts?") {
+        std::thread::sleep(Duration::from_millis(2500));
+    }
+    forward(agent, request, client)
+}
+
+fn a_download_may_take_longer_than_the_linger_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = through(slowly, folder.path(), "").budget(Budget::Units(20)).linger(Duration::from_secs(4));
+    let report = block_on(run.run()).unwrap();
+    assert_eq!(report.artifacts.len(), 2);
 }
 
 fn artifacts_beyond_the_limit_are_not_fetched() {

@@ -10,14 +10,19 @@ use glasshouse_core::overhead::{Cleanup, Exclusion, Order, Outcome, OverheadFile
 use glasshouse_core::record;
 use glasshouse_provider::local::LocalProvider;
 use glasshouse_provider::run::{Gate, OverheadRun, ProtectedRun, RunBuilder, RunError, RunEvent, StopHandle};
+use rustix::process::Signal;
 
-use crate::support::{Listener, Test, block_on, container, seal};
+use crate::support::{
+    LOG, Listener, PANIC_QUOTES, Test, block_on, children_of, container, eventually, kill, runs, seal,
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_protected_run", a_protected_run),
     ("an_overhead_run", an_overhead_run),
     ("a_refusal_is_recorded", a_refusal_is_recorded),
     ("a_panic_is_zeroized", a_panic_is_zeroized),
+    ("a_panic_quotes_nothing_in_the_log", a_panic_quotes_nothing_in_the_log),
+    ("a_hanging_workload_ends_with_its_owner", a_hanging_workload_ends_with_its_owner),
     ("an_error_is_zeroized", an_error_is_zeroized),
     ("a_failed_run_leaves_its_checkpoints", a_failed_run_leaves_its_checkpoints),
     ("a_stop_exports_and_zeroizes", a_stop_exports_and_zeroizes),
@@ -99,6 +104,41 @@ fn fails_but_zeroizes(trouble: &str, says: &str) {
 
 fn a_panic_is_zeroized() {
     fails_but_zeroizes("panic", "panicked");
+}
+
+fn a_panic_quotes_nothing_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let run = composed(ProtectedRun::builder(), folder.path(), "panic").env(LOG, log.to_str().unwrap());
+    let failure = block_on(run.run()).unwrap_err();
+    assert!(matches!(failure.error, RunError::SegmentFailed { .. }), "{failure}");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("a panic at ") && log.contains("support.rs:"), "{log}");
+    assert!(!log.contains("boundary") && !log.contains(PANIC_QUOTES), "{log}");
+}
+
+fn a_hanging_workload_ends_with_its_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let flag = folder.path().join("trains");
+    let trains = flag.clone();
+    let run = composed(ProtectedRun::builder(), folder.path(), "hang").env(LOG, log.to_str().unwrap());
+    let run = run.budget(Budget::Units(100)).progress_every(Duration::from_millis(1)).on_event(move |event| {
+        if matches!(event, RunEvent::Progress { .. }) {
+            std::fs::write(&flag, "").unwrap();
+        }
+    });
+    let owner = std::thread::spawn(move || block_on(run.leave_signals().run()).unwrap_err());
+    eventually("it trains", Duration::from_secs(60), || trains.exists());
+    let agent = children_of(std::process::id())[0];
+    let segment = children_of(agent)[0];
+    std::thread::sleep(Duration::from_millis(100));
+    kill(agent, Signal::KILL);
+    let took = eventually("it ends", Duration::from_secs(6), || !runs(segment));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("did not end in time"), "something else ended it after {took:?}: {log}");
+    let failure = owner.join().unwrap();
+    assert!(matches!(failure.error, RunError::AgentLost { .. }), "{failure}");
 }
 
 fn an_error_is_zeroized() {

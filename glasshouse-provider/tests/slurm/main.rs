@@ -62,14 +62,15 @@ fn start() -> bool {
     let missing = ["slurmctld", "slurmd", "sbatch", "munged"].into_iter().filter(|name| !installed(name));
     let missing: Vec<_> = missing.collect();
     if !missing.is_empty() {
-        println!(
-            "SKIPPED: no Slurm here ({} missing): apt-get install slurmctld slurmd slurm-client munge",
-            missing.join(", ")
+        let missing = missing.join(", ");
+        support::skip(
+            "slurm",
+            &format!("no Slurm here ({missing} missing): apt-get install slurmctld slurmd slurm-client munge"),
         );
         return false;
     }
     if !rustix::process::geteuid().is_root() {
-        println!("SKIPPED: a Slurm of its own needs root; run the slurm tests with sudo");
+        support::skip("slurm", "a Slurm of its own needs root; run the slurm tests with sudo");
         return false;
     }
     assert!(script("start"), "Slurm is installed and does not start; see {FOLDER}/log");

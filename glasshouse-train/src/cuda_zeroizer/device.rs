@@ -13,6 +13,7 @@ use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKe
 use cudarc::nvrtc::Ptx;
 
 use super::memory::{Block, DeviceMemory};
+use super::sweep::take_all;
 
 const KERNELS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/zeroizer.fatbin"));
 /// Overwriting 141 GB takes a tenth of a second; a device that has not finished by then does not answer any more.
@@ -33,7 +34,7 @@ pub struct CudaMemory {
 
 impl Drop for CudaMemory {
     fn drop(&mut self) {
-        let _ = self.give_back(Block { address: self.sum.address, bytes: self.sum.bytes });
+        let _ = self.give_back(self.sum);
     }
 }
 
@@ -51,7 +52,7 @@ impl CudaMemory {
         let sum = take(&context, 16).ok_or_else(|| "allocating a counter failed".to_owned())?;
         let mut device = Self { context, stream, words_not_zero, find_pattern, sum };
         // Drivers load kernels when they are first launched, and then there may be no memory left for it.
-        let itself = Block { address: device.sum.address, bytes: device.sum.bytes };
+        let itself = device.sum;
         device.words_not_zero(&itself)?;
         device.count_pattern(&itself, [1; 16])?;
         Ok(device)
@@ -77,7 +78,7 @@ impl CudaMemory {
     }
 
     fn clear_sum(&mut self) -> Result<(), String> {
-        let sum = Block { address: self.sum.address, bytes: self.sum.bytes };
+        let sum = self.sum;
         self.overwrite(&sum)
     }
 
@@ -107,25 +108,18 @@ fn take(context: &Arc<CudaContext>, bytes: u64) -> Option<Block> {
 pub fn scan(pattern: [u8; 16]) -> Result<(u64, u64), String> {
     let mut device = CudaMemory::open()?;
     device.trim()?;
-    let (mut blocks, mut bytes, mut found) = (Vec::new(), 0, 0);
-    let free = device.free_and_total()?.0.saturating_sub(super::MARGIN);
-    let mut size = free / super::SMALLEST_BLOCK * super::SMALLEST_BLOCK;
-    while size >= super::SMALLEST_BLOCK {
-        match device.take(size) {
-            Some(block) => {
-                blocks.push(block);
-                let free = device.free_and_total()?.0.saturating_sub(super::MARGIN);
-                size = size.min(free / super::SMALLEST_BLOCK * super::SMALLEST_BLOCK);
-            }
-            None => size = size / 2 / super::SMALLEST_BLOCK * super::SMALLEST_BLOCK,
-        }
-    }
-    for block in &blocks {
-        bytes += block.bytes;
-        found += device.count_pattern(block, pattern)?;
-    }
-    blocks.into_iter().try_for_each(|block| device.give_back(block))?;
-    Ok((bytes, found))
+    let mut blocks = Vec::new();
+    // What it does not give is not looked at: a scan claims nothing about it.
+    let taken = take_all(&mut device, &mut blocks);
+    let looked = taken.and_then(|_| {
+        blocks.iter().try_fold((0, 0), |(bytes, found): (u64, u64), block| {
+            Ok((bytes.saturating_add(block.bytes), found.saturating_add(device.count_pattern(block, pattern)?)))
+        })
+    });
+    let returned: Vec<_> = blocks.into_iter().map(|block| device.give_back(block)).collect();
+    let looked = looked?;
+    returned.into_iter().collect::<Result<(), _>>()?;
+    Ok(looked)
 }
 
 impl DeviceMemory for CudaMemory {

@@ -14,6 +14,8 @@ pub(crate) enum Flaw {
     /// Calls memory free and does not give it.
     Hoards,
     OverwriteFails,
+    /// Of the blocks that are given, the first one's.
+    FirstOverwriteFails,
     ReadFails,
     WaitFails,
     TrimFails,
@@ -38,11 +40,12 @@ pub(crate) struct Fake {
     /// Start, length, whose.
     used: Vec<(u64, u64, Use)>,
     flaw: Flaw,
+    overwritten: u64,
 }
 
 impl Fake {
     pub(crate) fn new(bytes: u64) -> Self {
-        Self { memory: vec![0; bytes as usize], used: Vec::new(), flaw: Flaw::None }
+        Self { memory: vec![0; bytes as usize], used: Vec::new(), flaw: Flaw::None, overwritten: 0 }
     }
 
     pub(crate) fn used(mut self, start: u64, bytes: u64) -> Self {
@@ -132,6 +135,10 @@ impl DeviceMemory for Fake {
 
     fn overwrite(&mut self, block: &Block) -> Result<(), String> {
         self.told(Flaw::OverwriteFails)?;
+        self.overwritten += 1;
+        if self.overwritten == 1 {
+            self.told(Flaw::FirstOverwriteFails)?;
+        }
         let flaw = self.flaw;
         let slice = self.slice(block);
         let end = slice.len();

@@ -1,7 +1,7 @@
 //! What a zeroizer needs of a device.
 
-/// A block of device memory that was taken.
-#[derive(Debug, PartialEq, Eq)]
+/// A block of device memory that was taken, by its place and length: whoever took it returns it, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     /// Its address on the device.
     pub address: u64,

@@ -31,22 +31,27 @@ pub struct Swept {
     pub reading: Duration,
 }
 
-/// Sweeps a device. Whatever happens, the blocks taken are returned.
+/// Sweeps a device. Whatever fails, what can be taken is wiped and read back all the same, and the blocks are returned.
 ///
 /// # Errors
 /// [`ZeroizeError::NotWiped`] when the driver fails, or keeps more than [`MARGIN`] of what it calls free to itself;
 /// [`ZeroizeError::StillThere`] when something other than zeros is read back; [`ZeroizeError::StillHeld`] when a pool
-/// keeps memory, after everything that can be taken was wiped.
+/// keeps memory; [`ZeroizeError::Several`] of them. Each after everything that can be taken was wiped.
 pub fn sweep(device: &mut impl DeviceMemory) -> Result<Swept, ZeroizeError> {
-    let kept = device.trim().map_err(not_wiped)?;
+    let mut failures = Vec::new();
+    match device.trim() {
+        Ok(0) => {}
+        Ok(bytes) => failures.push(pool_keeps(bytes)),
+        Err(why) => failures.push(not_wiped(why)),
+    }
     let mut blocks = Vec::new();
-    let swept = take_and_wipe(device, &mut blocks);
-    let returned: Result<Vec<()>, String> = blocks.drain(..).map(|block| device.give_back(block)).collect();
-    let swept = swept?;
-    returned.map_err(not_wiped)?;
-    match kept {
-        0 => Ok(swept),
-        bytes => Err(pool_keeps(bytes)),
+    let swept = take_and_wipe(device, &mut blocks, &mut failures);
+    for block in blocks {
+        note(&mut failures, device.give_back(block).map_err(not_wiped));
+    }
+    match ZeroizeError::of(failures) {
+        None => Ok(swept),
+        Some(error) => Err(error),
     }
 }
 
@@ -57,56 +62,79 @@ fn pool_keeps(bytes: u64) -> ZeroizeError {
     ZeroizeError::StillHeld { bytes, what }
 }
 
-fn take_and_wipe(device: &mut impl DeviceMemory, blocks: &mut Vec<Block>) -> Result<Swept, ZeroizeError> {
+/// What it gives means something when there are no failures.
+fn take_and_wipe(device: &mut impl DeviceMemory, blocks: &mut Vec<Block>, failures: &mut Vec<ZeroizeError>) -> Swept {
     let start = Instant::now();
-    let (_, total) = device.free_and_total().map_err(not_wiped)?;
-    let left = take_all(device, blocks)?;
+    let left = take_all(device, blocks).map_err(not_wiped).and_then(given);
+    let left = left.unwrap_or_else(|error| {
+        failures.push(error);
+        0
+    });
+    let total = device.free_and_total().map(|(_, total)| total).map_err(not_wiped);
+    let total = total.unwrap_or_else(|error| {
+        failures.push(error);
+        0
+    });
     let taking = start.elapsed();
     let start = Instant::now();
-    overwrite_all(device, blocks)?;
+    overwrite_all(device, blocks, failures);
     let overwriting = start.elapsed();
     let start = Instant::now();
-    read_all_back(device, blocks)?;
+    read_all_back(device, blocks, failures);
     let bytes = blocks.iter().fold(0, |sum: u64, block| sum.saturating_add(block.bytes));
     let count = u64::try_from(blocks.len()).unwrap_or(u64::MAX);
-    Ok(Swept { blocks: count, bytes, total, left, taking, overwriting, reading: start.elapsed() })
+    Swept { blocks: count, bytes, total, left, taking, overwriting, reading: start.elapsed() }
 }
 
-/// Takes what there is; gives how much is left, which must not be more than the margin.
-fn take_all(device: &mut impl DeviceMemory, blocks: &mut Vec<Block>) -> Result<u64, ZeroizeError> {
-    let (mut free, _) = device.free_and_total().map_err(not_wiped)?;
+/// Takes what there is, and gives how much is left. What was taken is in `blocks` however it ends.
+pub(super) fn take_all(device: &mut impl DeviceMemory, blocks: &mut Vec<Block>) -> Result<u64, String> {
+    let (mut free, _) = device.free_and_total()?;
     let mut size = free.saturating_sub(MARGIN) / SMALLEST_BLOCK * SMALLEST_BLOCK;
     while size >= SMALLEST_BLOCK {
         let room = free.saturating_sub(MARGIN) / SMALLEST_BLOCK * SMALLEST_BLOCK;
         match (room >= size).then(|| device.take(size)).flatten() {
             Some(block) => {
                 blocks.push(block);
-                (free, _) = device.free_and_total().map_err(not_wiped)?;
+                (free, _) = device.free_and_total()?;
                 size = size.min(free.saturating_sub(MARGIN) / SMALLEST_BLOCK * SMALLEST_BLOCK);
             }
             // In pieces: free memory need not lie together.
             None => size = size / 2 / SMALLEST_BLOCK * SMALLEST_BLOCK,
         }
     }
-    let (left, _) = device.free_and_total().map_err(not_wiped)?;
-    if left > MARGIN.saturating_add(SMALLEST_BLOCK) {
-        return Err(not_wiped(format!("the driver calls {left} bytes free and does not give them")));
+    Ok(device.free_and_total()?.0)
+}
+
+/// What is left must not be more than the margin.
+fn given(left: u64) -> Result<u64, ZeroizeError> {
+    match left > MARGIN.saturating_add(SMALLEST_BLOCK) {
+        true => Err(not_wiped(format!("the driver calls {left} bytes free and does not give them"))),
+        false => Ok(left),
     }
-    Ok(left)
 }
 
-fn overwrite_all(device: &mut impl DeviceMemory, blocks: &[Block]) -> Result<(), ZeroizeError> {
-    blocks.iter().try_for_each(|block| device.overwrite(block)).map_err(not_wiped)?;
-    device.wait().map_err(not_wiped)
-}
-
-fn read_all_back(device: &mut impl DeviceMemory, blocks: &[Block]) -> Result<(), ZeroizeError> {
+fn overwrite_all(device: &mut impl DeviceMemory, blocks: &[Block], failures: &mut Vec<ZeroizeError>) {
     for block in blocks {
-        if device.words_not_zero(block).map_err(not_wiped)? > 0 {
-            return Err(ZeroizeError::StillThere { region: REGION.to_owned() });
-        }
+        note(failures, device.overwrite(block).map_err(not_wiped));
     }
-    Ok(())
+    note(failures, device.wait().map_err(not_wiped));
+}
+
+fn read_all_back(device: &mut impl DeviceMemory, blocks: &[Block], failures: &mut Vec<ZeroizeError>) {
+    for block in blocks {
+        let read = device.words_not_zero(block).map_err(not_wiped);
+        let there = ZeroizeError::StillThere { region: REGION.to_owned() };
+        note(failures, read.and_then(|words| if words > 0 { Err(there) } else { Ok(()) }));
+    }
+}
+
+/// Each kind of failure is said once, however many blocks it happens to.
+fn note(failures: &mut Vec<ZeroizeError>, outcome: Result<(), ZeroizeError>) {
+    let Err(error) = outcome else { return };
+    let said = error.to_string();
+    if failures.iter().all(|before| before.to_string() != said) {
+        failures.push(error);
+    }
 }
 
 impl Swept {
@@ -174,24 +202,40 @@ mod tests {
 
     #[test]
     fn whoever_lies_is_found_out_and_blocks_are_returned_all_the_same() {
-        for (flaw, says) in [
-            (Flaw::OverwritesNothing, "still holds data"),
-            (Flaw::OverwritesAllButTheLastByte, "still holds data"),
-            (Flaw::Hoards, "does not give them"),
-            (Flaw::OverwriteFails, "told to fail"),
-            (Flaw::ReadFails, "told to fail"),
-            (Flaw::WaitFails, "told to fail"),
-            (Flaw::TrimFails, "told to fail"),
-            (Flaw::PoolKeeps, "drop every tensor first"),
-            (Flaw::ReturnFails, "told to fail"),
+        // What is left of 80 MiB of 0xa5: the margin, and what cannot be taken or is not wiped.
+        for (flaw, says, left) in [
+            (Flaw::OverwritesNothing, "still holds data", 80 * MIB),
+            (Flaw::OverwritesAllButTheLastByte, "still holds data", MARGIN + 1),
+            (Flaw::Hoards, "does not give them", 68 * MIB),
+            (Flaw::OverwriteFails, "told to fail", 80 * MIB),
+            (Flaw::ReadFails, "told to fail", MARGIN),
+            (Flaw::WaitFails, "told to fail", MARGIN),
+            (Flaw::TrimFails, "told to fail", MARGIN + 20 * MIB),
+            (Flaw::PoolKeeps, "drop every tensor first", MARGIN + 20 * MIB),
+            (Flaw::ReturnFails, "told to fail", MARGIN),
         ] {
             let mut device = Fake::new(80 * MIB).pooled(0, 20 * MIB).with(flaw);
             let error = sweep(&mut device).unwrap_err().to_string();
             assert!(error.contains(says), "{flaw:?}: {error}");
             assert!(device.taken() == 0 || flaw == Flaw::ReturnFails, "{flaw:?}");
-            let wiped_the_rest = device.bytes_like(0xa5) == MARGIN + 20 * MIB;
-            assert!(wiped_the_rest || flaw != Flaw::PoolKeeps, "what can be taken is wiped all the same");
+            assert_eq!(device.bytes_like(0xa5), left, "{flaw:?}: what can be taken is wiped all the same");
         }
+    }
+
+    #[test]
+    fn one_block_that_fails_leaves_no_other_unwiped() {
+        let mut device = Fake::new(200 * MIB);
+        for at in (0..200).step_by(10) {
+            device = device.used(at * MIB, MIB);
+        }
+        let mut device = device.with(Flaw::FirstOverwriteFails);
+        let error = sweep(&mut device).unwrap_err();
+        let ZeroizeError::Several(failures) = &error else { panic!("{error}") };
+        assert_eq!(failures.len(), 2, "not overwritten, and read back as such: {error}");
+        assert_eq!(device.taken(), 0);
+        let one_block = 16 * MIB;
+        let unwiped = device.bytes_like(0xa5);
+        assert!(unwiped <= 20 * MIB + MARGIN + SMALLEST_BLOCK + one_block, "{unwiped}");
     }
 
     #[test]

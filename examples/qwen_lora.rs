@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use examples::{
-    Curves, FinetuneArguments, ModeName, Model, Rental, Show, adapter_in, compared, default_out, demo_data, fail,
-    latest_checkpoint, mention_unconfirmed, merge, misused, registry, say, trained,
+    Curves, FinetuneArguments, ModeName, Model, Rental, Show, WeightsAt, adapter_in, compared, default_out, demo_data,
+    fail, latest_checkpoint, mention_unconfirmed, merge, misused, registry, say, trained,
 };
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
@@ -64,13 +64,23 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
         runtime.block_on(rental.dry_run(&run))?;
         return Ok(true);
     }
+    if arguments.duration.is_some_and(|duration| duration > arguments.lease) {
+        return Err("--duration is longer than --lease: the key is taken back before the training ends, and nothing is exported".into());
+    }
     let out = arguments.out.clone().unwrap_or_else(default_out);
+    if arguments.resume.as_ref().is_some_and(|from| same_folder(from, &out)) {
+        return Err(
+            "--out is the folder that is resumed from: its record and log would be replaced; give another one".into()
+        );
+    }
     mention_unconfirmed(&out);
     let machine = rental.machine(&runtime.block_on(rental.fitting())?);
     let machine = rental.is_remote().then_some(machine);
     std::fs::create_dir_all(&out)
         .map_err(|e| format!("{} cannot be made: {e}; give another folder with --out", out.display()))?;
-    let model = Model::named(&arguments.model, arguments.seed)?;
+    let elsewhere = rental.is_paid() && arguments.merge_into.is_none();
+    let weights = if elsewhere { WeightsAt::Allocation } else { WeightsAt::Owner };
+    let model = Model::named(&arguments.model, arguments.seed, weights)?;
     if let Some(folder) = &arguments.merge_into {
         mergeable(&model, folder)?;
     }
@@ -88,7 +98,15 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
         (None, Some(folder)) => (adapter_in(folder)?, 0),
         (None, None) => (Start::Fresh, 0),
     };
-    let data = check(&settings, &jsonl, (model.folder.as_deref(), &model.public), &start)?;
+    let checked = check(&settings, &jsonl, (model.folder.as_deref(), &model.public), &start)?;
+    if checked.artifact_bytes > arguments.artifact_bytes() {
+        let needed = checked.artifact_bytes.div_ceil(1 << 30);
+        let why = format!(
+            "checkpoints and adapter come to {needed} GiB; make checkpoints rarer or give --artifact-limit {needed}"
+        );
+        return Err(why.into());
+    }
+    let data = checked.data;
     say(format_args!(
         "{}: {} documents with {} tokens to train on, {} documents held out",
         model.label, data.train_documents, data.train_tokens, data.held_out_documents
@@ -110,6 +128,10 @@ fn run(arguments: &FinetuneArguments, rental: &Rental) -> Result<bool, Failure> 
     // Its key was this process's alone: nobody can open it any more.
     let _ = std::fs::remove_file(&package);
     ended
+}
+
+fn same_folder(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
 /// Found out before anything is trained.
@@ -228,8 +250,8 @@ fn composed<K>(
 ) -> RunBuilder<K> {
     let run = rental
         .compose(run)
-        .artifact_limit(u64::from(arguments.artifact_limit) << 30)
-        .lease(LeaseTerms { ttl: Duration::from_secs(24 * 3600), max_units: None });
+        .artifact_limit(arguments.artifact_bytes())
+        .lease(LeaseTerms { ttl: arguments.lease, max_units: None });
     let run = if arguments.allow_cleartext_data { run.dangerous_allow_cleartext_data() } else { run };
     let folder = model.and_then(|model| model.folder.as_deref());
     match folder {

@@ -106,6 +106,9 @@ pub struct FinetuneArguments {
     /// Steady state of each segment, such as 30s or 5m, instead of all steps; compare takes 10s when not given.
     #[arg(long, value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
+    /// How long the allocation may use the key; when it lapses, training ends and nothing is exported.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "24h")]
+    pub lease: Duration,
     /// Most GiB that all artifacts of a run may have, checkpoints included.
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub artifact_limit: u16,
@@ -183,6 +186,11 @@ impl FinetuneArguments {
     /// Steady state of each segment of a comparison.
     pub fn compared_for(&self) -> Duration {
         self.duration.unwrap_or(Duration::from_secs(10))
+    }
+
+    /// Most bytes that all artifacts may have.
+    pub fn artifact_bytes(&self) -> u64 {
+        u64::from(self.artifact_limit) << 30
     }
 
     /// Whether the base model has files, which must be where it trains.

@@ -44,7 +44,7 @@ pub fn mention_unconfirmed(out: &Path) {
         for entry in entries {
             let _ = writeln!(
                 io::stderr().lock(),
-                "warning: nobody saw the end of {} on {}, of {}; it may still cost money: `providers reap --provider {}`",
+                "warning: nobody saw the end of {} on {}, of {}; it may still run, and cost money: `providers reap --provider {}`",
                 entry.name,
                 entry.provider,
                 file.path.display(),

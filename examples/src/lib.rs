@@ -23,7 +23,7 @@ pub use curves::{Curves, TokenRate};
 pub use demo::demo_data;
 pub use hardware::{HardwareArguments, public_key};
 pub use journals::{JournalFile, journals, mention_unconfirmed};
-pub use model::{Model, adapter_in, latest_checkpoint};
+pub use model::{Model, WeightsAt, adapter_in, latest_checkpoint};
 pub use offers::line;
 pub use outcome::{compared, merge, trained};
 pub use overhead_mlp::overhead_mlp;

@@ -7,6 +7,15 @@ use glasshouse_train::finetune::{BaseModel, CheckpointState, RandomShape, Start,
 
 type Failure = Box<dyn std::error::Error>;
 
+/// Where a hub model's weights must be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum WeightsAt {
+    /// Here: the run is on this machine, or the adapter is merged into them afterwards.
+    Owner,
+    /// Only where it trains, which fetches them by their digests.
+    Allocation,
+}
+
 /// A base model as the owner names it.
 pub struct Model {
     /// As the settings have it.
@@ -25,7 +34,7 @@ impl Model {
     ///
     /// # Errors
     /// A folder that is no model's, or a hub that does not give it.
-    pub fn named(name: &str, seed: u64) -> Result<Self, Failure> {
+    pub fn named(name: &str, seed: u64, weights: WeightsAt) -> Result<Self, Failure> {
         let random = |shape| Self {
             base: BaseModel::Random { shape, seed },
             folder: None,
@@ -36,7 +45,7 @@ impl Model {
             "tiny" => Ok(random(RandomShape::Tiny)),
             "random-0.5b" => Ok(random(RandomShape::Qwen05B)),
             "random-7b" => Ok(random(RandomShape::Qwen7B)),
-            id if is_hub_id(id) => Self::of_hub(id),
+            id if is_hub_id(id) => Self::of_hub(id, weights),
             folder => Self::in_folder(Path::new(folder), folder),
         }
     }
@@ -44,26 +53,31 @@ impl Model {
     /// A model of the Hugging Face hub, `OWNER/NAME` or `OWNER/NAME@REVISION`: pinned, and fetched into
     /// `glasshouse-models` unless it is there. `HF_ENDPOINT` names another hub and `HF_TOKEN` is its access token.
     #[cfg(feature = "hub")]
-    fn of_hub(name: &str) -> Result<Self, Failure> {
+    fn of_hub(name: &str, weights: WeightsAt) -> Result<Self, Failure> {
         use glasshouse_provider::hub::{HUGGING_FACE, Hub};
         let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_else(|_| HUGGING_FACE.to_owned());
         let hub = Hub::new(&endpoint, "glasshouse-models")?;
+        // An allocation fetches without a token: what needs one is then found out here.
         let hub = match std::env::var("HF_TOKEN") {
-            Ok(token) => hub.token(token),
-            Err(_) => hub,
+            Ok(token) if weights != WeightsAt::Allocation => hub.token(token),
+            _ => hub,
         };
         let (id, revision) = name.split_once('@').map_or((name, None), |(id, revision)| (id, Some(revision)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let model = runtime.block_on(async {
             let model = hub.resolve(id, revision).await?;
-            let bar = indicatif::ProgressBar::new(model.files.iter().map(|file| file.bytes).sum());
+            let mut here = model.clone();
+            if weights == WeightsAt::Allocation {
+                here.files.retain(|file| !file.name.ends_with(".safetensors"));
+            }
+            let bar = indicatif::ProgressBar::new(here.files.iter().map(|file| file.bytes).sum());
             let mut before = (String::new(), 0);
             let told = |at: glasshouse_provider::hub::Downloading<'_>| {
                 let new = if before.0 == at.file { at.done.saturating_sub(before.1) } else { at.done };
                 bar.inc(new);
                 before = (at.file.to_owned(), at.done);
             };
-            hub.download(&model, told).await?;
+            hub.download(&here, told).await?;
             bar.finish_and_clear();
             Ok::<_, glasshouse_provider::hub::HubError>(model)
         })?;
@@ -77,7 +91,7 @@ impl Model {
     }
 
     #[cfg(not(feature = "hub"))]
-    fn of_hub(name: &str) -> Result<Self, Failure> {
+    fn of_hub(name: &str, _: WeightsAt) -> Result<Self, Failure> {
         Err(format!("{name} is no folder here; to take it from the hub, build with --features hub").into())
     }
 

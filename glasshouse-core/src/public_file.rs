@@ -51,6 +51,16 @@ pub enum PublicFileError {
         /// Its length.
         found_bytes: u64,
     },
+    /// It has not even the length of the file that was pinned.
+    #[error("{} has {found} bytes, and {expected} were pinned", path.display())]
+    Length {
+        /// Which file.
+        path: PathBuf,
+        /// What was pinned.
+        expected: u64,
+        /// What lies there.
+        found: u64,
+    },
     /// It was the pinned file when it was opened and is not any more.
     #[error("{} was changed after its digest was checked, about byte {at}; start again with the file left alone", path.display())]
     Changed {
@@ -108,8 +118,18 @@ impl PublicFile {
     /// The file at `path`, if it is the one that `input` pins.
     ///
     /// # Errors
-    /// [`PublicFileError::Io`], [`PublicFileError::Digest`].
+    /// [`PublicFileError::Io`], [`PublicFileError::Length`], [`PublicFileError::Digest`].
     pub fn pinned(path: &Path, input: &PublicInput) -> Result<Self, PublicFileError> {
+        // What has another length need not be read, and what is no file never ends.
+        let about = std::fs::metadata(path).map_err(|error| PublicFileError::Io { path: path.to_owned(), error })?;
+        if !about.is_file() {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+            return Err(PublicFileError::Io { path: path.to_owned(), error });
+        }
+        if about.len() != input.bytes {
+            let path = path.to_owned();
+            return Err(PublicFileError::Length { path, expected: input.bytes, found: about.len() });
+        }
         let found = Self::open(path)?;
         match (found.sha256, found.bytes) == (input.sha256, input.bytes) {
             true => Ok(found),
@@ -220,11 +240,12 @@ mod tests {
             std::fs::write(file.path(), bytes).unwrap();
             PublicFile::pinned(file.path(), &pinned).unwrap_err()
         };
-        assert!(matches!(refused(&bytes[..99]), PublicFileError::Digest { found_bytes: 99, .. }));
+        assert!(matches!(refused(&bytes[..99]), PublicFileError::Length { expected: 100, found: 99, .. }));
         assert!(matches!(refused(&[0; 100]), PublicFileError::Digest { .. }));
         let longer = PublicInput { bytes: 101, ..pinned.clone() };
         std::fs::write(file.path(), &bytes).unwrap();
-        assert!(matches!(PublicFile::pinned(file.path(), &longer), Err(PublicFileError::Digest { .. })));
+        assert!(matches!(PublicFile::pinned(file.path(), &longer), Err(PublicFileError::Length { .. })));
+        assert!(matches!(PublicFile::pinned(Path::new("/dev/zero"), &pinned), Err(PublicFileError::Io { .. })));
         assert!(matches!(PublicFile::pinned(Path::new("/nowhere"), &pinned), Err(PublicFileError::Io { .. })));
     }
 

@@ -22,8 +22,10 @@ use glasshouse_core::secret::Secret;
 use glasshouse_core::segment::{SegmentConfig, SegmentError, SegmentSession};
 use glasshouse_core::traits::{Appraisal, Attestor as _, Binding, Verifier};
 
+type Change = fn(&mut EvidenceMessage);
+
 /// A runtime that knows the launch secret and sends what it likes, consistent with itself.
-fn forged(world: &World, challenge: &[u8], at: Now, change: fn(&mut EvidenceMessage), own_t: bool) -> Vec<u8> {
+fn forged(world: &World, challenge: &[u8], at: Now, change: Change, own_t: bool) -> Vec<u8> {
     let genuine = world.runtime().challenge(challenge, &world.attestor, at).unwrap();
     let mut message = Signed::<EvidenceMessage>::from_bytes(&genuine).unwrap().peek().unwrap();
     let event_key = SigningSecret::random().unwrap();
@@ -50,7 +52,7 @@ fn forged(world: &World, challenge: &[u8], at: Now, change: fn(&mut EvidenceMess
 }
 
 /// What the gate says to it; nothing when it releases.
-fn said(change: fn(&mut EvidenceMessage), own_t: bool) -> Option<Code> {
+fn said(change: Change, own_t: bool) -> Option<Code> {
     let world = World::new();
     let mut owner = world.owner();
     let challenge = owner.challenge(now(1000)).unwrap();
@@ -63,7 +65,7 @@ fn said(change: fn(&mut EvidenceMessage), own_t: bool) -> Option<Code> {
 #[test]
 fn each_field_of_the_evidence_has_its_refusal() {
     assert_eq!(said(|_| {}, true), None, "the forger's own making is accepted where nothing is wrong");
-    let cases: &[(fn(&mut EvidenceMessage), Code)] = &[
+    let cases: &[(Change, Code)] = &[
         (|m| m.session = Nonce32::from([9; 32]), Code::SESSION_MISMATCH),
         (|m| m.nonce = Nonce32::from([9; 32]), Code::NONCE_UNKNOWN),
         (|m| m.policy_digest = Digest48::from([8; 48]), Code::POLICY_DIGEST_MISMATCH),

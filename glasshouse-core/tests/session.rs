@@ -29,12 +29,17 @@ fn a_session_from_challenge_to_terminal_event() {
     let mut grant = runtime.release(&release, now(3)).unwrap();
     assert_eq!(grant.data_key.expose(), &world.data_key);
     assert_eq!(grant.job, world.job());
+    let chain = owner.record_parts().unwrap().channel.chain();
+    assert!(chain.finish().is_err() && !chain.is_ended() && chain.is_empty() && !grant.channel.is_ended());
 
     let end = EventBody::End { outcome: Outcome::Completed, reason: None };
     let record = grant.channel.emit(&end, now(4)).unwrap();
     let events = owner.records(&[record]).unwrap();
     assert_eq!(events[0].1, end);
-    assert!(owner.record_parts().unwrap().channel.chain().finish().is_ok());
+    let chain = owner.record_parts().unwrap().channel.chain();
+    assert!(chain.finish().is_ok() && chain.is_ended() && !chain.is_empty());
+    assert_eq!((chain.len(), grant.channel.emitted(), grant.channel.is_ended()), (1, 1, true));
+    assert_eq!(world.store.sessions().unwrap(), [world.session]);
     assert_eq!(grant.channel.emit(&end, now(5)).unwrap_err().code, Code::EVENT_AFTER_TERMINAL);
 
     let stop = owner.command(&Command::Stop).unwrap();

@@ -2,7 +2,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))] // the figures are for pages of 4 KiB
 #![allow(clippy::unwrap_used)] // helpers of a test
 
-use glasshouse_core::secret::{Ledger, Secret, SecretBuffer};
+use glasshouse_core::secret::{KeyMemory, Ledger, Secret, SecretBuffer};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -28,6 +28,9 @@ fn what_cannot_be_locked_works_and_is_counted() {
 
     // Nothing at all. More keys than the locked page holds.
     kib_that_may_be_locked(0);
+    assert_ne!(Ledger::process().tally().key_memory, KeyMemory::Unlocked);
+    drop(Secret::<100>::random().unwrap());
+    assert_eq!(Ledger::process().tally().key_memory, KeyMemory::Unlocked, "a key in pages of its own");
     let mut buffer = SecretBuffer::new(vec![7; 1 << 20]);
     buffer.as_mut_slice()[1 << 19] = 8;
     assert_eq!((buffer[0], buffer[1 << 19]), (7, 8));

@@ -2,18 +2,24 @@
 //! and does not with it, what a second process sees, and whether each defect put in is found out.
 //!
 //! ```text
-//! cargo run --release -p glasshouse-train --features cuda --example zeroizer_device_check
+//! cargo run --release -p glasshouse-train --features cuda --example zeroizer_device_check               # all of it
+//! ... --example zeroizer_device_check -- --switches                 # each wipe, trim and check off, one at a time
+//! ... --example zeroizer_device_check -- --without trim,pool-check  # the checks with these off: exits with 1
 //! ```
 //!
-//! Exits with 1 when a check fails. Takes well under a minute.
+//! Exits with 1 when a check fails, or when one that should have failed without a part of the zeroizer did not. Takes well
+//! under two minutes.
 #![allow(clippy::print_stdout)]
 
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Device, Tensor};
 use glasshouse_core::host_memory::HostZeroizer;
 use glasshouse_core::traits::{WipeTarget as _, Zeroizer as _};
-use glasshouse_train::cuda_zeroizer::{Block, CudaMemory, CudaZeroizer, DeviceMemory, PinnedBuffer, scan, sweep};
+use glasshouse_train::cuda_zeroizer::{
+    Block, CudaMemory, DeviceMemory, DeviceZeroizer, MARGIN, PinnedBuffer, scan, sweep,
+};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -26,7 +32,9 @@ fn main() -> ExitCode {
     let outcome = match arguments.first().map(String::as_str) {
         Some("--plant") => plant(&canary(seed(&arguments))).map(|()| true),
         Some("--scan") => scanned(seed(&arguments)).map(|_| true),
-        _ => checks(),
+        Some("--switches") => switches(),
+        Some("--without") => without(arguments.get(1).map_or("", String::as_str)),
+        _ => checks(&[]).and_then(|failed| Ok(failed.is_empty() & second_process()? & switches()?)),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -36,6 +44,65 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A part of the zeroizer that can be taken out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// The pool is not told to give back what it keeps.
+    Trim,
+    /// What the pool keeps all the same is not looked at.
+    PoolCheck,
+    /// Not all memory is taken.
+    AllMemory,
+    Overwrite,
+    OneBlock,
+    Tail,
+    /// What was overwritten is not read back.
+    ReadBack,
+    /// The overwriting is not waited for.
+    Wait,
+    /// Blocks are not returned to the driver.
+    GiveBack,
+    PinnedUpload,
+    PinnedDownload,
+}
+
+/// Every switch, and the parts that it takes out.
+const SWITCHES: [(&str, &[Part]); 12] = [
+    ("trim", &[Part::Trim]),
+    ("pool-check", &[Part::PoolCheck]),
+    ("trim,pool-check", &[Part::Trim, Part::PoolCheck]),
+    ("all-memory", &[Part::AllMemory]),
+    ("overwrite", &[Part::Overwrite]),
+    ("one-block", &[Part::OneBlock]),
+    ("tail", &[Part::Tail]),
+    ("read-back", &[Part::ReadBack]),
+    ("wait", &[Part::Wait]),
+    ("give-back", &[Part::GiveBack]),
+    ("pinned-upload", &[Part::PinnedUpload]),
+    ("pinned-download", &[Part::PinnedDownload]),
+];
+
+/// Takes each part out, one at a time, and looks whether a check fails.
+fn switches() -> Outcome<bool> {
+    let mut seen = Vec::new();
+    for (name, parts) in SWITCHES {
+        println!("## without {name}");
+        let outcome = checks(parts).unwrap_or_else(|error| vec![error.to_string()]);
+        seen.push((name, outcome));
+    }
+    println!("## switches");
+    for (name, failed) in &seen {
+        println!("{} without {name}: {}", if failed.is_empty() { "FAIL" } else { "pass" }, failed.join("; "));
+    }
+    Ok(seen.iter().all(|(_, failed)| !failed.is_empty()))
+}
+
+fn without(name: &str) -> Outcome<bool> {
+    let found = SWITCHES.iter().find(|(known, _)| *known == name);
+    let (_, parts) = found.ok_or_else(|| format!("there is no switch {name:?}"))?;
+    Ok(checks(parts)?.is_empty())
 }
 
 fn seed(arguments: &[String]) -> u64 {
@@ -92,16 +159,24 @@ fn scanned(seed: u64) -> Outcome<(u64, u64)> {
     Ok((bytes, found))
 }
 
-fn checks() -> Outcome<bool> {
-    let mut good = true;
+/// More than any device writes or reads in a second: a figure above was not waited for.
+const IMPOSSIBLE: f64 = 30.0;
+
+/// Every check with these parts of the zeroizer out; gives those that failed.
+fn checks(out: &'static [Part]) -> Outcome<Vec<String>> {
+    let mut failed = Vec::new();
     let mut check = |name: &str, holds: bool| {
         println!("{} {name}", if holds { "pass" } else { "FAIL" });
-        good &= holds;
+        if !holds {
+            failed.push(name.to_owned());
+        }
     };
+    let zeroize = || DeviceZeroizer::over(HostZeroizer::new(), move || Switched::open(out)).zeroize();
 
     println!("## speed");
-    for _ in 0..3 {
-        let swept = sweep(&mut CudaMemory::open()?)?;
+    let before = CudaMemory::open()?.free_and_total()?.0;
+    for _ in 0..if out.is_empty() { 3 } else { 1 } {
+        let swept = sweep(&mut Switched::open(out)?)?;
         let rate = |time: std::time::Duration| swept.bytes as f64 / time.as_secs_f64() / 1e12;
         println!(
             "{} of {} bytes in {} blocks: taking {:?}, overwriting {:?} ({:.2} TB/s), reading back {:?} ({:.2} TB/s)",
@@ -114,28 +189,32 @@ fn checks() -> Outcome<bool> {
             swept.reading,
             rate(swept.reading)
         );
-        check(
-            "overwrites and reads back at 2 TB/s or more",
-            rate(swept.overwriting) >= 2.0 && rate(swept.reading) >= 2.0,
-        );
+        let rates = [rate(swept.overwriting), rate(swept.reading)];
+        check("overwrites and reads back at 2 TB/s or more", rates.iter().all(|rate| *rate >= 2.0));
+        check("and no faster than memory is", rates.iter().all(|rate| *rate < IMPOSSIBLE));
+        let after = CudaMemory::open()?.free_and_total()?.0;
+        check("what was taken is returned", after.saturating_add(2 * MARGIN) >= before);
     }
     plant(&canary(2))?;
-    let receipt = CudaZeroizer::over(HostZeroizer::new(), CudaMemory::open).zeroize()?;
+    let receipt = zeroize()?;
     println!("{}", serde_json::to_string_pretty(&receipt)?);
     check("adds less than 2 s to a run", receipt.millis < 2000);
 
     println!("## a canary, looked for in this process");
-    plant(&canary(3))?;
-    let in_pool = in_pool(3)?;
-    println!("in memory that the pool gives out again: {in_pool} copies");
-    let (_, unwiped) = scanned(3)?;
-    check("found with wiping off", unwiped + in_pool > 0);
-    if unwiped == 0 {
-        println!("the driver scrubs what it gives out even to the same process: only the pool shows the canary");
+    if out.is_empty() {
+        plant(&canary(3))?;
+        let in_pool = in_pool(3)?;
+        println!("in memory that the pool gives out again: {in_pool} copies");
+        let (_, unwiped) = scanned(3)?;
+        check("found with wiping off", unwiped + in_pool > 0);
+        if unwiped == 0 {
+            println!("the driver scrubs what it gives out even to the same process: only the pool shows the canary");
+        }
     }
     plant(&canary(4))?;
-    CudaZeroizer::over(HostZeroizer::new(), CudaMemory::open).zeroize()?;
-    check("not found with wiping on", scanned(4)?.1 == 0 && self::in_pool(4)? == 0);
+    zeroize()?;
+    // The pool first: a scan trims it.
+    check("not found with wiping on", in_pool(4)? == 0 && scanned(4)?.1 == 0);
 
     println!("## a tensor that is still alive");
     let alive = {
@@ -144,12 +223,43 @@ fn checks() -> Outcome<bool> {
         plant(&canary(7))?;
         alive
     };
-    let refused = CudaZeroizer::over(HostZeroizer::new(), CudaMemory::open).zeroize();
+    let refused = zeroize();
     println!("{}", refused.as_ref().map_or_else(ToString::to_string, |_| "a receipt".to_owned()));
     check("no receipt while the pool keeps memory", refused.is_err());
     drop(alive);
-    check("a receipt once it is gone", CudaZeroizer::over(HostZeroizer::new(), CudaMemory::open).zeroize().is_ok());
+    check("a receipt once it is gone", zeroize().is_ok());
 
+    println!("## a wipe that does nothing");
+    let outcome = sweep(&mut Switched { dirty: true, idle: true, ..Switched::open(out)? });
+    println!("{}", outcome.as_ref().map_or_else(ToString::to_string, |swept| format!("{swept:?}")));
+    check("what is not overwritten is read back as such", outcome.is_err());
+
+    println!("## page-locked buffers");
+    let context = cudarc::driver::CudaContext::new(0)?;
+    let stream = context.new_stream()?;
+    let mut buffer = PinnedBuffer::new(&context, 1 << 20)?;
+    let (sent, mut back) = (canary(6).repeat(50_000), vec![0.0; CANARY * 50_000]);
+    let mut place = stream.alloc_zeros::<f32>(sent.len())?;
+    buffer.upload(&stream, &sent, &mut place.as_view_mut())?;
+    leave(&mut buffer, &sent, out.contains(&Part::PinnedUpload));
+    check("wiped after an upload", buffer.is_wiped()?);
+    buffer.wipe()?;
+    buffer.download(&stream, &place, 0, &mut back)?;
+    leave(&mut buffer, &back, out.contains(&Part::PinnedDownload));
+    check("wiped after a download", buffer.is_wiped()?);
+    check("everything came back", sent == back);
+    Ok(failed)
+}
+
+/// What an upload or a download that did not wipe would leave.
+fn leave(buffer: &mut PinnedBuffer, values: &[f32], unwiped: bool) {
+    let length = buffer.len().min(values.len());
+    if let (true, Some(from)) = (unwiped, values.get(..length)) {
+        buffer[..length].copy_from_slice(from);
+    }
+}
+
+fn second_process() -> Outcome<bool> {
     println!("## a canary, looked for by a second process");
     let program = std::env::current_exe()?;
     let other = |arguments: [&str; 2]| -> Outcome<String> {
@@ -165,25 +275,7 @@ fn checks() -> Outcome<bool> {
         }
         false => println!("with wiping off a second process finds it: the driver does not scrub"),
     }
-
-    println!("## defects put in");
-    for flaw in [Flaw::OverwritesNothing, Flaw::SkipsOneBlock, Flaw::SkipsTail, Flaw::TakesLess] {
-        let outcome = sweep(&mut Flawed { device: CudaMemory::open()?, flaw, overwritten: 0 });
-        println!("{flaw:?}: {}", outcome.as_ref().map_or_else(ToString::to_string, |swept| format!("{swept:?}")));
-        check("found out", outcome.is_err());
-    }
-
-    println!("## page-locked buffers");
-    let context = cudarc::driver::CudaContext::new(0)?;
-    let stream = context.new_stream()?;
-    let mut buffer = PinnedBuffer::new(&context, 1 << 20)?;
-    let (sent, mut back) = (canary(6).repeat(50_000), vec![0.0; CANARY * 50_000]);
-    let mut place = stream.alloc_zeros::<f32>(sent.len())?;
-    buffer.upload(&stream, &sent, &mut place.as_view_mut())?;
-    check("wiped after an upload", buffer.is_wiped()?);
-    buffer.download(&stream, &place, 0, &mut back)?;
-    check("wiped after a download, and everything came back", buffer.is_wiped()? && sent == back);
-    Ok(good)
+    Ok(said.contains("copies of the canary"))
 }
 
 #[allow(unsafe_code)] // raw device memory
@@ -211,51 +303,87 @@ fn in_pool(seed: u64) -> Outcome<u64> {
     Ok(CudaMemory::open()?.count_pattern(&block, pattern(&canary(seed)))?)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
-    OverwritesNothing,
-    SkipsOneBlock,
-    SkipsTail,
-    TakesLess,
-}
-
-struct Flawed {
+/// The device, with parts of what a sweep asks of it out.
+struct Switched {
     device: CudaMemory,
-    flaw: Flaw,
+    out: &'static [Part],
+    /// Blocks are full of something that is not zero when they are taken, whether or not the driver scrubs them.
+    dirty: bool,
+    /// Nothing is overwritten.
+    idle: bool,
     overwritten: u64,
 }
 
-impl DeviceMemory for Flawed {
+impl Switched {
+    fn open(out: &'static [Part]) -> Result<Self, String> {
+        let (device, dirty) = (CudaMemory::open()?, !out.is_empty());
+        Ok(Self { device, out, dirty, idle: false, overwritten: 0 })
+    }
+
+    fn is_out(&self, part: Part) -> bool {
+        self.out.contains(&part)
+    }
+}
+
+/// Blocks that a sweep without their return left behind, until the next one begins.
+static LEFT: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+fn left() -> MutexGuard<'static, Vec<Block>> {
+    LEFT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl DeviceMemory for Switched {
     fn trim(&mut self) -> Result<u64, String> {
-        self.device.trim()
+        let left = std::mem::take(&mut *left());
+        left.into_iter().try_for_each(|block| self.device.give_back(block))?;
+        let kept = if self.is_out(Part::Trim) { reserved()? } else { self.device.trim()? };
+        Ok(if self.is_out(Part::PoolCheck) { 0 } else { kept })
     }
     fn free_and_total(&mut self) -> Result<(u64, u64), String> {
         self.device.free_and_total()
     }
     fn take(&mut self, bytes: u64) -> Option<Block> {
-        if self.flaw == Flaw::TakesLess && !(1 << 30..=16 << 30).contains(&bytes) {
+        if self.is_out(Part::AllMemory) && !(1 << 30..=16 << 30).contains(&bytes) {
             return None;
         }
-        // Full of something that is not zero, whether or not the driver scrubs what it gives out.
         let block = self.device.take(bytes)?;
-        fill(&block).ok().map(|()| block)
+        (!self.dirty || fill(&block).is_ok()).then_some(block)
     }
     fn overwrite(&mut self, block: &Block) -> Result<(), String> {
         self.overwritten += 1;
-        match self.flaw {
-            Flaw::OverwritesNothing => Ok(()),
-            Flaw::SkipsOneBlock if self.overwritten == 1 => Ok(()),
-            Flaw::SkipsTail => self.device.overwrite(&Block { address: block.address, bytes: block.bytes - (1 << 20) }),
+        let skips = self.idle || self.is_out(Part::Overwrite) || self.is_out(Part::OneBlock) && self.overwritten == 1;
+        match (skips, self.is_out(Part::Tail)) {
+            (true, _) => Ok(()),
+            (_, true) => self.device.overwrite(&Block { address: block.address, bytes: block.bytes - (1 << 20) }),
             _ => self.device.overwrite(block),
         }
     }
     fn words_not_zero(&mut self, block: &Block) -> Result<u64, String> {
-        self.device.words_not_zero(block)
+        if self.is_out(Part::ReadBack) { Ok(0) } else { self.device.words_not_zero(block) }
     }
     fn wait(&mut self) -> Result<(), String> {
-        self.device.wait()
+        if self.is_out(Part::Wait) { Ok(()) } else { self.device.wait() }
     }
     fn give_back(&mut self, block: Block) -> Result<(), String> {
+        if self.is_out(Part::GiveBack) {
+            left().push(block);
+            return Ok(());
+        }
         self.device.give_back(block)
     }
+}
+
+/// What the pool keeps, untrimmed.
+#[allow(unsafe_code)] // pool attributes
+fn reserved() -> Result<u64, String> {
+    use cudarc::driver::sys::{CUmemPool_attribute, cuDeviceGetDefaultMemPool, cuMemPoolGetAttribute};
+    let (mut pool, mut reserved) = (std::ptr::null_mut(), 0_u64);
+    let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
+    // SAFETY: both out-parameters live and have the types that the driver names for them.
+    let asked = unsafe {
+        cuDeviceGetDefaultMemPool(&mut pool, 0)
+            .result()
+            .and_then(|()| cuMemPoolGetAttribute(pool, attribute, (&raw mut reserved).cast()).result())
+    };
+    asked.map(|()| reserved).map_err(|error| error.to_string())
 }

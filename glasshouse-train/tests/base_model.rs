@@ -143,7 +143,7 @@ fn a_directory_is_trained_exported_and_merged() {
     let mut take = |name: &str| files.remove(name).unwrap();
     let adapter = AdapterFiles { config: take("adapter_config.json"), weights: take("adapter_model.safetensors") };
     assert!(String::from_utf8_lossy(&adapter.config).contains("some/model"));
-    let out = folder.path().join("merged");
+    let out = folder.path().join("merged/");
     merge_into(folder.path(), &adapter, &out).unwrap();
     assert_eq!(public_inputs(&out, "file").unwrap().len(), public_inputs(folder.path(), "file").unwrap().len());
     assert_ne!(
@@ -220,8 +220,11 @@ fn the_owners_check_finds_what_the_run_would() {
     let mut take = |name: &str| files.remove(name).unwrap();
     let checkpoint = Start::Checkpoint(take("checkpoint-000002.safetensors"));
     let adapter = Start::Adapter { config: take("adapter_config.json"), model: take("adapter_model.safetensors") };
+    let trained = config().trainable_parameters(&settings().lora.config().unwrap());
     for start in [&Start::Fresh, &checkpoint, &adapter] {
-        assert_eq!(checked(&settings(), start).unwrap().train_documents, 3);
+        let found = checked(&settings(), start).unwrap();
+        // An adapter, and in each of four checkpoints three times as much.
+        assert_eq!((found.data.train_documents, found.artifact_bytes), (3, 13 * 4 * trained));
     }
     let rank = Settings { lora: LoraSettings { rank: 2, ..LoraSettings::default() }, ..settings() };
     assert!(why(&rank, &adapter).contains("the adapter's rank is 4, but this run's is 2"));

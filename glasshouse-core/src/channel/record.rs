@@ -224,6 +224,20 @@ mod tests {
     }
 
     #[test]
+    fn a_record_belongs_to_one_session_direction_epoch_and_place() {
+        let key = |session: u8, direction, epoch| {
+            RecordKey::new(Secret::take(&mut [7; 32]), Nonce32::from([session; 32]), direction, epoch)
+        };
+        // Under one key and nonce, so that only the associated data tells them apart.
+        let record = key(1, Direction::ToOwner, 0).seal(b"body").unwrap();
+        open(&mut key(1, Direction::ToOwner, 0), &record).unwrap();
+        assert_eq!(open(&mut key(2, Direction::ToOwner, 0), &record).unwrap_err().code, Code::RECORD_FORGED);
+        assert_eq!(open(&mut key(1, Direction::ToRuntime, 0), &record).unwrap_err().code, Code::RECORD_FORGED);
+        let moved = SealedRecord { epoch: 1, ..record };
+        assert_eq!(open(&mut key(1, Direction::ToOwner, 1), &moved).unwrap_err().code, Code::RECORD_FORGED);
+    }
+
+    #[test]
     fn nonces_are_the_sequence_number() {
         assert_eq!(nonce(0x0102), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(nonce(u64::MAX)[4..], [0xff; 8]);

@@ -210,7 +210,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = FileGateStore::open(dir.path().join("gate")).unwrap();
         let session = Nonce32::from([1; 32]);
+        assert!(store.is_empty().unwrap());
         store.commit(&release(session)).unwrap();
+        assert!(!store.is_empty().unwrap());
         assert!(matches!(store.commit(&release(session)), Err(StoreError::AlreadyReleased { .. })));
         assert_eq!(store.sessions().unwrap(), [session]);
     }

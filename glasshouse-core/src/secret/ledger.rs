@@ -166,6 +166,12 @@ mod tests {
     }
 
     #[test]
+    fn a_receipt_leaves_out_only_the_place_of_no_keys() {
+        assert!(KeyMemory::ALL.iter().all(|memory| memory.is_none() == (*memory == KeyMemory::None)));
+        assert!(KeyMemory::default().is_none());
+    }
+
+    #[test]
     fn counts_by_class_and_keeps_the_peak() {
         let ledger = Ledger::new();
         ledger.born(SecretClass::Key, 32, true);

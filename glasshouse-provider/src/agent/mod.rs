@@ -5,6 +5,7 @@ mod artifacts;
 mod auth;
 mod door;
 mod outbox;
+mod own_end;
 mod packages;
 mod routes;
 mod segment;

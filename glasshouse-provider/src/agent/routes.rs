@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 
 use super::auth::authenticated;
 use super::segment::Segment;
-use super::serve::Agent;
+use super::serve::{Agent, Ending};
 use crate::clock;
 use crate::frames::ToSegment;
 use crate::wire::{
@@ -190,7 +190,7 @@ async fn shutdown(State(agent): Shared) -> Answer<Json<serde_json::Value>> {
     tokio::spawn(async move {
         // The answer leaves first.
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let _ = end.send("the owner says so".to_owned()).await;
+        let _ = end.send(Ending::Told("the owner says so".to_owned())).await;
     });
     Ok(Json(serde_json::json!({})))
 }

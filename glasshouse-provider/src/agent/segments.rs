@@ -71,7 +71,7 @@ impl Segments {
         start: StartSegment,
         package: PathBuf,
     ) -> Result<Arc<Segment>, WireError> {
-        let Some(Spawned { segment, mut input, child }) = self.find_or_spawn(&start)? else {
+        let Some(Spawned { segment, mut input, child }) = self.find_or_spawn(&start, launch)? else {
             return self.find(&start.id);
         };
         tokio::spawn(follow(segment.clone(), child));
@@ -98,7 +98,7 @@ impl Segments {
     }
 
     /// Nothing when there is such a segment already.
-    fn find_or_spawn(&self, start: &StartSegment) -> Result<Option<Spawned>, WireError> {
+    fn find_or_spawn(&self, start: &StartSegment, launch: &Launch) -> Result<Option<Spawned>, WireError> {
         let exists = |message: String| Err(WireError::new(WireCode::SegmentExists, message));
         let mut all = self.all();
         if let Some(segment) = all.get(&start.id) {
@@ -110,19 +110,24 @@ impl Segments {
         if let Some(running) = all.values().find(|segment| segment.outbox.exit().is_none()) {
             return exists(format!("segment {} still runs; wait for its end", running.start.id));
         }
-        let spawned = self.spawn(start.clone())?;
+        let spawned = self.spawn(start.clone(), launch)?;
         all.insert(start.id.clone(), spawned.segment.clone());
         self.order.lock().unwrap_or_else(PoisonError::into_inner).push(start.id.clone());
         Ok(Some(spawned))
     }
 
-    fn spawn(&self, start: StartSegment) -> Result<Spawned, WireError> {
+    fn spawn(&self, start: StartSegment, launch: &Launch) -> Result<Spawned, WireError> {
         let machine = |what: &str, e: std::io::Error| {
             WireError::new(WireCode::Machine, format_args!("cannot {what}: {e}; look at the allocation's limits"))
         };
         let folder = self.folder.join(start.id.as_str());
         std::fs::create_dir_all(&folder).map_err(|e| machine("make a directory for artifacts", e))?;
-        let mut child = Command::new("/proc/self/exe")
+        let mut command = Command::new("/proc/self/exe");
+        if let Some(own_end) = &launch.own_end {
+            // The end of the allocation is no segment's business.
+            command.env_remove(&own_end.key_variable);
+        }
+        let mut child = command
             .arg("glasshouse-segment")
             .arg(start.id.as_str())
             .env(ROLE_VARIABLE, "segment")

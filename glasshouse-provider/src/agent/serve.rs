@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use glasshouse_core::fixed::Nonce32;
@@ -14,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::auth::Gatekeeper;
 use super::door;
+use super::own_end::end_allocation;
 use super::packages::Packages;
 use super::routes;
 use super::segments::Segments;
@@ -30,7 +32,15 @@ pub(super) struct Agent {
     pub(super) gatekeeper: Gatekeeper,
     pub(super) packages: Packages,
     pub(super) segments: Segments,
-    pub(super) end: mpsc::Sender<String>,
+    pub(super) end: mpsc::Sender<Ending>,
+}
+
+/// Why an agent ends.
+pub(super) enum Ending {
+    /// Somebody says so, or holds it no longer: whoever that is sees to the allocation.
+    Told(String),
+    /// Nobody has been heard of for the linger time, so nobody will end the allocation either.
+    Alone(String),
 }
 
 /// Serves until the owner is gone, says so, or a signal comes. Gives the process's exit code.
@@ -68,7 +78,7 @@ async fn serve(launch: Launch, secret: Secret<32>) -> i32 {
         Err(e) => return fail(&format!("cannot read the port: {e}")),
     };
     let Ok(boot) = Nonce32::random() else { return fail("the operating system gives no randomness") };
-    let (end, mut ended) = mpsc::channel(4);
+    let (end, mut ends) = mpsc::channel(4);
     let agent = Arc::new(Agent {
         gatekeeper: Gatekeeper::new(&secret, boot),
         packages: Packages::new(scratch.join("packages")),
@@ -80,18 +90,33 @@ async fn serve(launch: Launch, secret: Secret<32>) -> i32 {
     report(&AgentReport::Listening(address));
     note(format_args!("agent {} listens on {address}", agent.launch.name));
     let server = door::serve(listener, routes::router(agent.clone()));
-    let reason = tokio::select! {
-        reason = ended.recv() => reason.unwrap_or_default(),
-        () = server => "the server stopped".to_owned(),
+    let ending = tokio::select! {
+        ending = ends.recv() => ending.unwrap_or_else(|| Ending::Told(String::new())),
+        () = server => Ending::Told("the server stopped".to_owned()),
     };
+    let (Ending::Told(reason) | Ending::Alone(reason)) = &ending;
     note(format_args!("agent ends: {reason}"));
-    std::thread::spawn(|| {
+    let ended = Arc::new(AtomicBool::new(false));
+    let in_time = ended.clone();
+    std::thread::spawn(move || {
         std::thread::sleep(HARD_LIMIT);
+        if in_time.load(Ordering::Acquire) {
+            return;
+        }
         note(format_args!("the agent did not end in time; the kernel ends it and its segments"));
         std::process::exit(70) // EX_SOFTWARE
     });
     agent.segments.end_all(SEGMENT_GRACE).await;
     let _ = std::fs::remove_dir_all(&scratch);
+    ended.store(true, Ordering::Release);
+    // Nothing of the owner's is left in here. What is left is the allocation, and its price.
+    if let (Ending::Alone(_), Some(own_end)) = (&ending, &agent.launch.own_end) {
+        tokio::select! {
+            () = end_allocation(own_end) => {}
+            // A signal, for one: whoever sends it ends the container.
+            _ = ends.recv() => {}
+        }
+    }
     0
 }
 
@@ -112,7 +137,7 @@ fn scratch(launch: &Launch) -> std::io::Result<(PathBuf, Option<tempfile::TempDi
 
 /// Ends the agent when a signal comes or its owner is gone: by end-of-file, by the owner's process being gone should
 /// someone else hold the pipe open, or by silence over the linger time.
-fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<String>) {
+fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<Ending>) {
     let linger = agent.launch.linger();
     match agent.launch.hold {
         Hold::Pipe => {
@@ -120,7 +145,7 @@ fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<String>) {
             std::thread::spawn(move || {
                 let mut sink = [0; 64];
                 while matches!(std::io::stdin().lock().read(&mut sink), Ok(1..)) {}
-                let _ = end.blocking_send("the owner is gone (its pipe closed)".to_owned());
+                let _ = end.blocking_send(Ending::Told("the owner is gone (its pipe closed)".to_owned()));
             });
         }
         Hold::Linger => {
@@ -133,7 +158,7 @@ fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<String>) {
                     }
                     tokio::time::sleep(left.min(Duration::from_secs(1)).max(Duration::from_millis(10))).await;
                 }
-                let _ = end.send(format!("no owner for {} s", linger.as_secs())).await;
+                let _ = end.send(Ending::Alone(format!("no owner for {} s", linger.as_secs()))).await;
             });
         }
     }
@@ -143,7 +168,7 @@ fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<String>) {
             while owner.is_alive() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            let _ = end.send("the owner is gone (its process ended)".to_owned()).await;
+            let _ = end.send(Ending::Told("the owner is gone (its process ended)".to_owned())).await;
         });
     }
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
@@ -151,7 +176,7 @@ fn watch_owner(agent: &Arc<Agent>, end: mpsc::Sender<String>) {
         tokio::spawn(async move {
             let Ok(mut signals) = signal(kind) else { return };
             signals.recv().await;
-            let _ = end.send(format!("signal {}", kind.as_raw_value())).await;
+            let _ = end.send(Ending::Told(format!("signal {}", kind.as_raw_value()))).await;
         });
     }
 }

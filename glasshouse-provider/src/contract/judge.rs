@@ -3,14 +3,14 @@ use crate::supervisor::{BootPhase, Rented, SupervisorError};
 
 /// Whether that is what this trouble comes to.
 pub(super) fn outcome(trouble: Trouble, result: &Result<Rented, SupervisorError>) -> Result<(), String> {
-    let stuck =
-        |phases: &[BootPhase]| matches!(result, Err(SupervisorError::Stuck { phase, .. }) if phases.contains(phase));
+    let stuck = |expected| matches!(result, Err(SupervisorError::Stuck { phase, .. }) if *phase == expected);
     let rented_after = |tried: usize| result.as_ref().is_ok_and(|rented| rented.tried.len() == tried);
     let good = match trouble {
         // Adopted, waited for, asked for again: it is there, and it is the only one.
         Trouble::None
         | Trouble::CreateFailsButHappens
         | Trouble::CreateBreaksOff
+        | Trouble::CreateNeverAnswers
         | Trouble::HiddenAfterCreate
         | Trouble::EndSaysNotFound
         | Trouble::TooManyLooks(_) => rented_after(0),
@@ -19,12 +19,12 @@ pub(super) fn outcome(trouble: Trouble, result: &Result<Rented, SupervisorError>
         // Whether the backend or the supervisor repeats what was turned away at the door is theirs to say.
         Trouble::TooManyCreates(_) => rented_after(0) || rented_after(1),
         Trouble::EveryOfferTaken => matches!(result, Err(SupervisorError::NoOffer { .. })),
-        Trouble::StuckInSchedule => stuck(&[BootPhase::Schedule]),
-        Trouble::StuckInPull => stuck(&[BootPhase::Pull]),
-        Trouble::StuckInStart => stuck(&[BootPhase::Start]),
-        Trouble::WithoutPorts => stuck(&[BootPhase::Reachable]),
-        Trouble::WithoutGpus => stuck(&[BootPhase::GpuReady]),
-        Trouble::UnknownState => stuck(&[BootPhase::Schedule, BootPhase::Pull, BootPhase::Start]),
+        Trouble::StuckInSchedule => stuck(BootPhase::Schedule),
+        Trouble::StuckInPull => stuck(BootPhase::Pull),
+        Trouble::StuckInStart => stuck(BootPhase::Start),
+        Trouble::WithoutPorts => stuck(BootPhase::Reachable),
+        Trouble::WithoutGpus => stuck(BootPhase::GpuReady),
+        Trouble::UnknownState => stuck(BootPhase::Schedule),
         Trouble::ExitsEarly => matches!(result, Err(SupervisorError::EndedEarly { .. })),
         Trouble::PriceAboveCap => matches!(result, Err(SupervisorError::TooExpensive { .. })),
     };

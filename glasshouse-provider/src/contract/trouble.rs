@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::supervisor::BootBudgets;
+
 /// Something that providers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -12,6 +14,8 @@ pub enum Trouble {
     CreateErrorNamesIt,
     /// The connection breaks in the middle of `create`'s answer.
     CreateBreaksOff,
+    /// `create` is never answered, and made it.
+    CreateNeverAnswers,
     /// The first offer is refused.
     FirstOfferRefused,
     /// Every offer is taken by the time that it is asked for.
@@ -44,11 +48,12 @@ pub enum Trouble {
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::None,
         Self::CreateFailsButHappens,
         Self::CreateErrorNamesIt,
         Self::CreateBreaksOff,
+        Self::CreateNeverAnswers,
         Self::FirstOfferRefused,
         Self::EveryOfferTaken,
         Self::StuckInSchedule,
@@ -72,6 +77,21 @@ impl Trouble {
         match self {
             Self::CreateErrorNamesIt | Self::FirstOfferRefused | Self::EveryOfferTaken | Self::TooManyCreates(_) => 2,
             _ => 1,
+        }
+    }
+
+    /// Less of the one phase that never ends, so that nobody waits for nothing; the others keep what slow machines need.
+    pub(super) fn shorten(self, boot: BootBudgets) -> BootBudgets {
+        let short = |budget: Duration| budget / 8;
+        match self {
+            Self::StuckInSchedule | Self::UnknownState => BootBudgets { schedule: short(boot.schedule), ..boot },
+            Self::StuckInPull => BootBudgets { pull: short(boot.pull), ..boot },
+            Self::StuckInStart => BootBudgets { start: short(boot.start), ..boot },
+            Self::WithoutPorts => BootBudgets { reachable: short(boot.reachable), ..boot },
+            Self::WithoutGpus => BootBudgets { gpu_ready: short(boot.gpu_ready), ..boot },
+            // Until then nobody gives a create up.
+            Self::CreateNeverAnswers => BootBudgets::each(boot.start / 2),
+            _ => boot,
         }
     }
 

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use glasshouse_core::traits::{
     Allocation, AllocationId, AllocationState, CreateOutcome, Endpoint, LaunchSpec, LogChunk, Observation, Offer,
     OfferFilter, Provider, ProviderError, Spend,
 };
+
+use tokio::time::Instant;
 
 use crate::clock;
 
@@ -61,6 +64,8 @@ pub enum Fault {
         /// Whether the error names the allocation.
         names_it: bool,
     },
+    /// It happens, and is never answered; for `create` alone.
+    HappensUnanswered,
     /// It is answered as if the allocation did not exist.
     NotFound,
     /// It is answered well, and nothing happens.
@@ -68,7 +73,12 @@ pub enum Fault {
     /// Nothing to be had.
     NoCapacity,
     /// Too many requests.
-    RateLimited,
+    RateLimited {
+        /// How long to wait, when it says.
+        retry_after: Option<Duration>,
+    },
+    /// It is understood, and not done.
+    Refused,
     /// An answer that nobody can read.
     Nonsense,
 }
@@ -83,6 +93,14 @@ struct Inner {
     /// States that `observe` goes through, one a call; the last one stays.
     boot: Vec<AllocationState>,
     endpoint: Option<Endpoint>,
+    /// Model of the GPU that each offer has.
+    card: Option<String>,
+    offers: usize,
+    /// GPUs that running allocations show.
+    gpus: Option<u32>,
+    hidden: Duration,
+    /// What the offers say.
+    offered: f64,
     price: f64,
     next: u64,
     living: BTreeMap<AllocationId, Life>,
@@ -90,8 +108,16 @@ struct Inner {
     spent: f64,
 }
 
+impl Inner {
+    fn shown(&self) -> impl Iterator<Item = Allocation> {
+        let lives = self.living.values().filter(|life| life.born.elapsed() >= self.hidden);
+        lives.map(|life| Allocation { price_per_hour: self.price, ..life.allocation.clone() })
+    }
+}
+
 struct Life {
     allocation: Allocation,
+    born: Instant,
     seen: usize,
     terminating: bool,
 }
@@ -110,6 +136,11 @@ impl MemoryProvider {
                 faults: BTreeMap::new(),
                 boot: vec![AllocationState::Running],
                 endpoint: None,
+                card: None,
+                offers: 1,
+                gpus: None,
+                hidden: Duration::ZERO,
+                offered: 0.5,
                 price: 0.5,
                 next: 1,
                 living: BTreeMap::new(),
@@ -140,11 +171,50 @@ impl MemoryProvider {
         self
     }
 
-    /// Price per hour that created allocations really have.
+    /// So many offers, each with one GPU of this model.
+    #[must_use]
+    pub fn cards(self, model: impl Into<String>, offers: usize) -> Self {
+        {
+            let mut inner = self.lock();
+            (inner.card, inner.offers, inner.gpus) = (Some(model.into()), offers, Some(1));
+        }
+        self
+    }
+
+    /// GPUs that running allocations show, whatever their offer says.
+    #[must_use]
+    pub fn gpus(self, count: u32) -> Self {
+        self.lock().gpus = Some(count);
+        self
+    }
+
+    /// For so long a fresh allocation is neither found nor listed.
+    #[must_use]
+    pub fn hidden(self, hidden: Duration) -> Self {
+        self.lock().hidden = hidden;
+        self
+    }
+
+    /// Price per hour, as offered and as it is.
     #[must_use]
     pub fn price(self, price: f64) -> Self {
+        {
+            let mut inner = self.lock();
+            (inner.offered, inner.price) = (price, price);
+        }
+        self
+    }
+
+    /// Price per hour that created allocations come to have once they are looked at, whatever their offer says.
+    #[must_use]
+    pub fn real_price(self, price: f64) -> Self {
         self.lock().price = price;
         self
+    }
+
+    /// Changes the price per hour of everything, from now on.
+    pub fn set_price(&self, price: f64) {
+        self.lock().price = price;
     }
 
     /// Ids of everything that exists, whatever the faults say.
@@ -174,7 +244,10 @@ impl MemoryProvider {
 fn failure(call: Call, fault: &Fault, id: Option<&AllocationId>) -> ProviderError {
     let call = call.name();
     match fault {
-        Fault::RateLimited => ProviderError::RateLimited { provider: NAME, call, retry_after: None },
+        Fault::RateLimited { retry_after } => {
+            ProviderError::RateLimited { provider: NAME, call, retry_after: *retry_after }
+        }
+        Fault::Refused => ProviderError::Refused { provider: NAME, call, why: "scripted".to_owned() },
         Fault::Nonsense => {
             ProviderError::Unintelligible { provider: NAME, call, why: "the answer is not JSON".to_owned() }
         }
@@ -197,30 +270,39 @@ impl Provider for MemoryProvider {
         match fault {
             Some(Fault::NoCapacity) => Ok(Vec::new()),
             Some(fault) => Err(failure(Call::Offers, &fault, None)),
-            // Its one offer has no GPU.
-            None if filter.gpu.is_some() || filter.gpu_count.is_some_and(|count| count > 0) => Ok(Vec::new()),
-            None => Ok(vec![Offer {
-                id: "memory-offer".to_owned(),
-                gpu: None,
-                gpu_count: 0,
-                price_per_hour: inner.price,
-                location: None,
-            }]),
+            None => {
+                let gpu_count = u32::from(inner.card.is_some());
+                let has = |wanted: &String| inner.card.as_ref().is_some_and(|card| card.contains(wanted.as_str()));
+                let fits = filter.gpu.as_ref().is_none_or(has) && filter.gpu_count.is_none_or(|n| n == gpu_count);
+                let offer = |n: usize| Offer {
+                    id: format!("memory-offer-{n}"),
+                    gpu: inner.card.clone(),
+                    gpu_count,
+                    price_per_hour: inner.offered,
+                    location: None,
+                };
+                Ok(if fits { (1..=inner.offers).map(offer).collect() } else { Vec::new() })
+            }
         }
     }
 
     async fn create(&self, _offer: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
-        let (mut inner, fault) = self.enter(Call::Create);
+        let (id, allocation, fault) = {
+            let (mut inner, fault) = self.enter(Call::Create);
+            match fault {
+                None | Some(Fault::FailsButHappens { .. } | Fault::HappensUnanswered) => {}
+                Some(Fault::NoCapacity) => return Ok(CreateOutcome::NoCapacity),
+                Some(fault) => return Err(failure(Call::Create, &fault, None)),
+            }
+            let id = AllocationId(format!("memory-{}", inner.next));
+            inner.next = inner.next.saturating_add(1);
+            let allocation = Allocation { id: id.clone(), name: spec.name.clone(), price_per_hour: inner.offered };
+            let life = Life { allocation: allocation.clone(), born: Instant::now(), seen: 0, terminating: false };
+            inner.living.insert(id.clone(), life);
+            (id, allocation, fault)
+        };
         match fault {
-            None | Some(Fault::FailsButHappens { .. }) => {}
-            Some(Fault::NoCapacity) => return Ok(CreateOutcome::NoCapacity),
-            Some(fault) => return Err(failure(Call::Create, &fault, None)),
-        }
-        let id = AllocationId(format!("memory-{}", inner.next));
-        inner.next = inner.next.saturating_add(1);
-        let allocation = Allocation { id: id.clone(), name: spec.name.clone(), price_per_hour: inner.price };
-        inner.living.insert(id.clone(), Life { allocation: allocation.clone(), seen: 0, terminating: false });
-        match fault {
+            Some(Fault::HappensUnanswered) => std::future::pending().await,
             Some(Fault::FailsButHappens { names_it }) => Err(ProviderError::Ambiguous {
                 provider: NAME,
                 call: Call::Create.name(),
@@ -236,9 +318,7 @@ impl Provider for MemoryProvider {
         match fault {
             Some(Fault::NotFound | Fault::Ignored) => Ok(Vec::new()),
             Some(fault) => Err(failure(Call::Find, &fault, None)),
-            None => {
-                Ok(inner.living.values().filter(|l| l.allocation.name == name).map(|l| l.allocation.clone()).collect())
-            }
+            None => Ok(inner.shown().filter(|allocation| allocation.name == name).collect()),
         }
     }
 
@@ -247,8 +327,10 @@ impl Provider for MemoryProvider {
         if let Some(fault) = fault {
             return Err(failure(Call::Observe, &fault, Some(id)));
         }
-        let (boot, endpoint) = (inner.boot.clone(), inner.endpoint.clone());
-        let life = inner.living.get_mut(id).ok_or_else(|| failure(Call::Observe, &Fault::NotFound, Some(id)))?;
+        let (boot, endpoint, gpus, price) = (inner.boot.clone(), inner.endpoint.clone(), inner.gpus, inner.price);
+        let hidden = inner.hidden;
+        let life = inner.living.get_mut(id).filter(|life| life.born.elapsed() >= hidden);
+        let life = life.ok_or_else(|| failure(Call::Observe, &Fault::NotFound, Some(id)))?;
         let state = if life.terminating {
             AllocationState::Terminating
         } else {
@@ -256,11 +338,11 @@ impl Provider for MemoryProvider {
         };
         life.seen = life.seen.saturating_add(1);
         Ok(Observation {
-            allocation: life.allocation.clone(),
+            allocation: Allocation { price_per_hour: price, ..life.allocation.clone() },
             endpoints: endpoint.filter(|_| state == AllocationState::Running).into_iter().collect(),
+            gpu_count: gpus.filter(|_| state == AllocationState::Running),
             state,
             container: None,
-            gpu_count: None,
         })
     }
 
@@ -303,7 +385,7 @@ impl Provider for MemoryProvider {
         match fault {
             Some(Fault::NotFound | Fault::Ignored) => Ok(Vec::new()),
             Some(fault) => Err(failure(Call::ListOwned, &fault, None)),
-            None => Ok(inner.living.values().map(|life| life.allocation.clone()).collect()),
+            None => Ok(inner.shown().collect()),
         }
     }
 

@@ -25,6 +25,8 @@ use serde_json::Value;
 
 use pace::Pace;
 
+use crate::roles::OwnEnd;
+
 /// Larger than any listing that an owner of allocations has.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -153,6 +155,15 @@ impl Api {
         let lost = |e: reqwest::Error| self.ambiguous(call, chain(&e), None);
         let response = self.http.get(url).timeout(self.pacing.timeout).send().await.map_err(lost)?;
         Answer::read(response, MAX_ANSWER).await.map_err(lost)
+    }
+
+    /// How an allocation of this API ends itself, given the variables that the provider sets in it.
+    pub(crate) fn own_end(&self, collection: &[&str], id_variable: &str, key_variable: &str) -> Option<OwnEnd> {
+        let mut url = self.base.clone();
+        // The empty segment at the end is the slash that ids go behind.
+        url.path_segments_mut().ok()?.pop_if_empty().extend(collection).push("");
+        let (id_variable, key_variable) = (id_variable.to_owned(), key_variable.to_owned());
+        Some(OwnEnd { collection: url.to_string(), id_variable, key_variable })
     }
 
     /// Whether this text holds the account's key.

@@ -42,6 +42,17 @@ pub(crate) enum Hold {
     Linger,
 }
 
+/// How an allocation is ended from inside: where, and the variables in which its provider hands it its id and a key that is
+/// good for it alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OwnEnd {
+    /// Address under which the id is deleted, with a slash at its end.
+    pub(crate) collection: String,
+    pub(crate) id_variable: String,
+    pub(crate) key_variable: String,
+}
+
 /// What an agent is told at its start, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +65,8 @@ pub(crate) struct Launch {
     pub(crate) hold: Hold,
     pub(crate) owner: Option<ProcessId>,
     pub(crate) scratch: Option<PathBuf>,
+    /// What is left to do when its owner has been gone too long.
+    pub(crate) own_end: Option<OwnEnd>,
 }
 
 /// Why a launch could not be read.
@@ -86,6 +99,7 @@ impl Launch {
             hold,
             owner: None,
             scratch: None,
+            own_end: None,
         }
     }
 
@@ -127,7 +141,15 @@ pub fn agent_environment(
     bind: SocketAddr,
     container_source: Option<&str>,
 ) -> BTreeMap<String, String> {
-    let launch = Launch::new(spec, bind, Hold::Linger);
+    launch_environment(spec, &Launch::new(spec, bind, Hold::Linger), container_source)
+}
+
+/// The same for a launch that says more.
+pub(crate) fn launch_environment(
+    spec: &LaunchSpec,
+    launch: &Launch,
+    container_source: Option<&str>,
+) -> BTreeMap<String, String> {
     let mut env = spec.env.clone();
     if let Some(source) = container_source {
         env.insert(CONTAINER_SOURCE_VARIABLE.to_owned(), source.to_owned());
@@ -135,7 +157,7 @@ pub fn agent_environment(
     env.insert(ROLE_VARIABLE.to_owned(), "agent".to_owned());
     // A struct of strings and numbers always has a JSON form. In hex: some providers take the environment as flags or
     // lists, where quotes, spaces and commas mean something.
-    env.insert(LAUNCH_VARIABLE.to_owned(), hex::encode(serde_json::to_vec(&launch).unwrap_or_default()));
+    env.insert(LAUNCH_VARIABLE.to_owned(), hex::encode(serde_json::to_vec(launch).unwrap_or_default()));
     env.insert(SECRET_VARIABLE.to_owned(), Fixed(*spec.launch_secret.expose()).to_string());
     env
 }
@@ -206,6 +228,7 @@ mod tests {
             hold: Hold::Pipe,
             owner: None,
             scratch: None,
+            own_end: None,
         }
     }
 

@@ -4,7 +4,8 @@ mod launch;
 mod registry;
 
 pub(crate) use launch::{
-    ANTI_DEBUG_VARIABLE, Hold, Launch, ROLE_VARIABLE, anti_debug_level, container_source, enter_agent,
+    ANTI_DEBUG_VARIABLE, Hold, Launch, OwnEnd, ROLE_VARIABLE, anti_debug_level, container_source, enter_agent,
+    launch_environment,
 };
 pub use launch::{LaunchError, agent_environment};
 pub use registry::{DeviceFacts, Registry, SegmentContext};

@@ -88,6 +88,16 @@ impl Begun {
 impl Leg<'_> {
     /// Runs the segment. What came home is in `begun` however this ends.
     pub(super) async fn drive(&self, begun: &mut Begun, tell: &mut Teller<'_>) -> Result<(), RunError> {
+        match self.steps(begun, tell).await {
+            Err(RunError::Client(error @ ClientError::Unreachable { .. })) => {
+                let (segment, last) = (self.start.id.to_string(), last_record(&begun.home));
+                Err(RunError::AgentLost { segment, last, error: Box::new(error) })
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn steps(&self, begun: &mut Begun, tell: &mut Teller<'_>) -> Result<(), RunError> {
         let Begun { link, home } = begun;
         let (client, id, session) = (&self.rented.client, &self.start.id, Some(self.start.session));
         tell.moment("segment-started", session);
@@ -113,7 +123,11 @@ impl Leg<'_> {
         self.judge(home)?;
         // Everything is here, but a process that died before its last step did not wipe its session keys itself.
         match exit.signal.is_some() || exit.step != SegmentStep::Done {
-            true => Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit }),
+            true => Err(RunError::SegmentLost {
+                segment: self.start.id.to_string(),
+                last: last_record(home),
+                exit: Box::new(exit),
+            }),
             false => Ok(()),
         }
     }
@@ -125,7 +139,8 @@ impl Leg<'_> {
         loop {
             if tell.is_stopped() && !stopped {
                 stopped = true;
-                self.rented.client.command(&self.start.id, encode(&link.stop()?)).await?;
+                let stop = encode(&link.stop()?);
+                patiently(self.outage, || self.rented.client.command(&self.start.id, stop.clone())).await?;
             }
             let page = match self.rented.client.records(&self.start.id, after, POLL).await {
                 Ok(page) => page,
@@ -166,7 +181,11 @@ impl Leg<'_> {
                 self.keep_up(through).await?;
             }
             if let Some(exit) = page.status.exit.filter(|_| page.records.is_empty()) {
-                return Err(RunError::SegmentLost { segment: self.start.id.to_string(), exit });
+                return Err(RunError::SegmentLost {
+                    segment: self.start.id.to_string(),
+                    last: last_record(home),
+                    exit: Box::new(exit),
+                });
             }
             if began.elapsed() > self.limit.time {
                 let seconds = self.limit.time.as_secs();
@@ -255,6 +274,11 @@ impl Leg<'_> {
             None => Err(RunError::Overdue { segment, seconds: 0 }),
         }
     }
+}
+
+/// Sequence number of the last record that is here.
+fn last_record(home: &SegmentResult) -> Option<u64> {
+    home.events.last().map(|(header, _)| header.seq)
 }
 
 /// Asks again while the agent is away, for as long as a break may last.

@@ -59,12 +59,26 @@ pub enum RunError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The segment's process ended before its terminal event.
-    #[error("segment {segment} was lost, {exit}")]
+    #[error("segment {segment} was lost {}, {exit}", after(*last))]
     SegmentLost {
         /// Its id.
         segment: String,
+        /// Sequence number of the last record that came home.
+        last: Option<u64>,
         /// What the agent saw.
-        exit: SegmentExit,
+        exit: Box<SegmentExit>,
+    },
+    /// The agent, and with it whatever the segment had not handed over, is out of reach: its allocation ended, or the
+    /// network did.
+    #[error("segment {segment} was lost {}, and its agent with it: {error}", after(*last))]
+    AgentLost {
+        /// The segment's id.
+        segment: String,
+        /// Sequence number of the last record that came home.
+        last: Option<u64>,
+        /// What happened last.
+        #[source]
+        error: Box<ClientError>,
     },
     /// The segment ended and says that it failed.
     #[error("segment {segment} failed: {reason}")]
@@ -133,6 +147,10 @@ pub enum RunError {
         /// How many.
         events: usize,
     },
+}
+
+fn after(last: Option<u64>) -> String {
+    last.map_or_else(|| "before its first record".to_owned(), |last| format!("after record {last}"))
 }
 
 impl From<JournalError> for RunError {

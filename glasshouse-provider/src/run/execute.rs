@@ -17,7 +17,7 @@ use super::{RunError, RunEvent};
 use crate::supervisor::{Rented, SupervisorError};
 
 /// After a signal a segment has this long to stop and to wipe what it holds; a service manager kills after 90 s.
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What a plan came to. An error stands beside what came home before it.
 #[derive(Debug)]

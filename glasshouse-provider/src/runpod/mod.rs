@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 
 use crate::plan::{Plan, id_to_be};
 use crate::rest::{Answer, Api, Call, ConfigError, array, message};
-use crate::roles::agent_environment;
+use crate::roles::{Hold, Launch, launch_environment};
 use crate::{clock, image};
 use builder::Settings;
 use offers::{Cloud, OfferId};
@@ -126,7 +126,10 @@ impl RunPodProvider {
         let wanted = OfferId::parse(&offer.id).ok_or_else(|| refused(format!("{:?} is no offer of it", offer.id)))?;
         let image = image::pinned(spec).map_err(refused)?;
         let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port));
-        let env = agent_environment(spec, bind, Some(CONTAINER_SOURCE));
+        // "Pod-scoped API key": what RunPod's documentation of environment variables calls it.
+        let own_end = self.api.own_end(&["v2", "pods"], "RUNPOD_POD_ID", "RUNPOD_API_KEY");
+        let launch = Launch { own_end, ..Launch::new(spec, bind, Hold::Linger) };
+        let env = launch_environment(spec, &launch, Some(CONTAINER_SOURCE));
         if let Some((name, _)) = env.iter().find(|(_, value)| self.api.is_in(value)) {
             return Err(refused(format!("{name} holds the account's API key; it must not leave the owner")));
         }

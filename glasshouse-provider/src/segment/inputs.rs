@@ -46,7 +46,7 @@ fn public_inputs(wanted: &[PublicInput]) -> Result<BTreeMap<String, Arc<PublicFi
             provide(input, folder)?;
             let path = folder.join(&input.name);
             let file = PublicFile::pinned(&path, input).map_err(|error| match error {
-                PublicFileError::Digest { .. } => {
+                PublicFileError::Digest { .. } | PublicFileError::Length { .. } => {
                     failure(&input.name, format!("{}: {error}; put the pinned file there", path.display()))
                 }
                 other => failure(&input.name, other.to_string()),
@@ -63,6 +63,7 @@ fn provide(input: &PublicInput, folder: &Path) -> Result<(), SegmentFailure> {
         return Ok(());
     }
     let failure = |why: String| SegmentFailure::PublicInput { name: input.name.clone(), why };
+    crate::roles::note(format_args!("fetching {}, {} bytes, from {}", input.name, input.bytes, input.source));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| failure(e.to_string()))?;
     runtime.block_on(crate::hub::fetch_public(input, folder)).map_err(|e| failure(e.to_string()))

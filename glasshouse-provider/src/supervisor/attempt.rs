@@ -7,9 +7,9 @@ use glasshouse_core::traits::{Allocation, CreateOutcome, LaunchSpec, Offer, Prov
 use tokio::time::Instant;
 
 use super::boot::{Boot, Terms, Up};
-use super::pause::pause;
+use super::pause::{from_now, pause};
 use super::rent::Failed;
-use super::{OpenEntry, RentRequest, Rented, Supervisor, SupervisorError};
+use super::{BootBudgets, OpenEntry, RentRequest, Rented, Supervisor, SupervisorError};
 
 impl Supervisor {
     pub(super) async fn attempt(&self, offer: &Offer, request: &RentRequest) -> Result<Rented, Failed> {
@@ -60,7 +60,11 @@ impl Supervisor {
 
     /// Asks for it, once. Gives the allocation, and whether the provider has shown it beyond its answer.
     async fn ask(&self, offer: &Offer, spec: &LaunchSpec, entry: &mut OpenEntry) -> Result<(Allocation, bool), Failed> {
-        match self.core.provider.create(offer, spec).await {
+        let core = &self.core;
+        // The phases that some providers are through with before they answer.
+        let BootBudgets { schedule, pull, start, .. } = core.patience.boot;
+        let limit = schedule.saturating_add(pull).saturating_add(start);
+        match core.answer_within(limit, "create", core.provider.create(offer, spec)).await {
             Ok(CreateOutcome::Created(allocation)) => Ok((allocation, false)),
             Ok(CreateOutcome::NoCapacity) => {
                 Err(self.never_made(entry, SupervisorError::NoCapacity { offer: offer.id.clone() }))
@@ -94,10 +98,10 @@ impl Supervisor {
             entry.id = Some(id.clone());
             return Err(self.rule_out(entry, error).await);
         }
-        let deadline = Instant::now() + core.patience.settle;
+        let deadline = from_now(core.patience.settle);
         loop {
             let mut wait = None;
-            match core.provider.find(&entry.name).await {
+            match core.answer("find", core.provider.find(&entry.name)).await {
                 Ok(found) => {
                     let mut found = found.into_iter();
                     if let Some(first) = found.next() {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::dial::{Unreached, reach};
 use super::end::Core;
 use super::patience::PhaseClock;
-use super::pause::pause;
+use super::pause::{from_now, pause};
 use super::{BootPhase, RentRequest, Supervisor, SupervisorError};
 use crate::client::AgentClient;
 
@@ -133,7 +133,7 @@ impl<'a> Boot<'a> {
                 }
                 Err(_) => self.why = format!("{} did not answer", core.provider.name()),
             }
-            let until = Instant::now() + self.left()?;
+            let until = from_now(self.left()?);
             pause(core.patience.poll, wait.as_ref(), until).await;
         }
     }

@@ -10,7 +10,7 @@ use glasshouse_core::traits::{AllocationId, Provider, ProviderError};
 use tokio::time::Instant;
 
 use super::money::Ledger;
-use super::pause::pause;
+use super::pause::{from_now, pause};
 use super::{Journal, OpenEntry, Patience, SupervisorError};
 use crate::clock;
 
@@ -30,7 +30,7 @@ impl Core {
     pub(super) async fn end(&self, entry: &OpenEntry, seen: bool) -> Result<CleanupProof, SupervisorError> {
         let sightings = self.until_absent(entry, seen).await;
         let spend = match &entry.id {
-            Some(id) => self.provider.spend(id).await.ok().flatten().and_then(|spend| {
+            Some(id) => self.answer("spend", self.provider.spend(id)).await.ok().flatten().and_then(|spend| {
                 let dollars = Figure::new(spend.dollars)?;
                 Some(BilledSpend { dollars, read_at: spend.read_at, is_final: spend.is_final })
             }),
@@ -57,7 +57,29 @@ impl Core {
         }
     }
 
-    /// The same, for one that is not wanted any more: whether it was seen to be gone, and the journal says so.
+    /// An answer, or the error of a provider that does not give one.
+    pub(super) async fn answer<T>(
+        &self,
+        call: &'static str,
+        asked: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        self.answer_within(self.patience.end, call, asked).await
+    }
+
+    /// The same with another limit. Whether what was asked for happens all the same nobody knows.
+    pub(super) async fn answer_within<T>(
+        &self,
+        limit: Duration,
+        call: &'static str,
+        asked: impl Future<Output = Result<T, ProviderError>>,
+    ) -> Result<T, ProviderError> {
+        tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s", limit.as_secs_f64());
+            Err(ProviderError::Ambiguous { provider: self.provider.name(), call, why, allocation: None })
+        })
+    }
+
+    /// The end of one that is not wanted any more: whether it was seen to be gone, and the journal says so.
     pub(super) async fn is_ended(&self, entry: &OpenEntry, seen: bool) -> bool {
         self.end(entry, seen).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
     }
@@ -65,7 +87,7 @@ impl Core {
     async fn until_absent(&self, entry: &OpenEntry, mut seen: bool) -> Sightings {
         let hidden = if seen { Duration::ZERO } else { hidden_for(entry.asked_at, self.patience.settle) };
         let began = Instant::now();
-        let deadline = began + self.patience.end + hidden;
+        let deadline = from_now(self.patience.end.saturating_add(hidden));
         let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
         while !sightings.is_gone() && Instant::now() < deadline {
             let look = self.look(entry).await;
@@ -103,20 +125,20 @@ impl Core {
     /// By name, by id, and in the list of everything: what any of the three shows is there.
     async fn look(&self, entry: &OpenEntry) -> Look {
         let mut there: Vec<AllocationId> = Vec::new();
-        match self.provider.find(&entry.name).await {
+        match self.answer("find", self.provider.find(&entry.name)).await {
             Ok(found) => there.extend(found.into_iter().map(|allocation| allocation.id)),
             Err(ProviderError::NotFound { .. }) => {}
             Err(error) => return Look::Unknown(error),
         }
         if let Some(id) = &entry.id {
-            match self.provider.observe(id).await {
+            match self.answer("observe", self.provider.observe(id)).await {
                 Ok(_) => there.push(id.clone()),
                 Err(ProviderError::NotFound { .. }) => {}
                 Err(error) => return Look::Unknown(error),
             }
         }
         if there.is_empty() {
-            match self.provider.list_owned().await {
+            match self.answer("list_owned", self.provider.list_owned()).await {
                 Ok(owned) => {
                     let same = owned.into_iter().filter(|a| a.name == entry.name || entry.id.as_ref() == Some(&a.id));
                     there.extend(same.map(|allocation| allocation.id));
@@ -133,7 +155,7 @@ impl Core {
     pub(super) async fn request(&self, ids: impl Iterator<Item = &AllocationId>) -> Result<(), ProviderError> {
         let mut last = Ok(());
         for id in ids {
-            match self.provider.request_terminate(id).await {
+            match self.answer("request_terminate", self.provider.request_terminate(id)).await {
                 Ok(()) | Err(ProviderError::NotFound { .. }) => {}
                 Err(error) => last = Err(error),
             }
@@ -165,5 +187,22 @@ fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
         // Whole seconds: this waits rather longer than shorter.
         Some(age) => settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())),
         None => settle,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_shortens_nothing() {
+        let (now, settle) = (clock::wall().0, Duration::from_secs(60));
+        let hidden = |asked_at: u64| hidden_for(UnixMillis(asked_at), settle);
+        assert_eq!(hidden(now), settle);
+        assert_eq!(hidden(now - 20_000).as_secs(), 40);
+        assert_eq!(hidden(now - 3_600_000), Duration::ZERO);
+        // Asked for in what is now the future.
+        assert_eq!([hidden(now + 3_600_000), hidden(u64::MAX)], [settle; 2]);
+        assert_eq!(hidden(0), Duration::ZERO);
     }
 }

@@ -14,6 +14,13 @@ pub(super) async fn pause(base: Duration, error: Option<&ProviderError>, until: 
     tokio::time::sleep_until(wake).await;
 }
 
+/// So far from now; very far, where that is more than clocks hold.
+pub(super) fn from_now(wait: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+    let now = Instant::now();
+    now.checked_add(wait).or_else(|| now.checked_add(FAR)).unwrap_or(now)
+}
+
 /// What `Retry-After` said.
 pub(super) const fn asked_wait(error: &ProviderError) -> Option<Duration> {
     match error {

@@ -6,7 +6,7 @@ use glasshouse_core::traits::{Allocation, ProviderError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::pause::pause;
+use super::pause::{from_now, pause};
 use super::{OpenEntry, Supervisor, SupervisorError};
 use crate::roles::note;
 
@@ -82,9 +82,9 @@ impl Supervisor {
     /// What of this owner's the provider shows, asked for again when it does not answer.
     async fn list(&self) -> Result<Vec<Allocation>, ProviderError> {
         let (prefix, patience) = (self.owner.prefix(), self.core.patience);
-        let deadline = Instant::now() + patience.settle;
+        let deadline = from_now(patience.settle);
         loop {
-            match self.core.provider.list_owned().await {
+            match self.core.answer("list_owned", self.core.provider.list_owned()).await {
                 Ok(owned) => return Ok(owned.into_iter().filter(|a| a.name.starts_with(&prefix)).collect()),
                 Err(error @ (ProviderError::Unauthorized { .. } | ProviderError::Refused { .. })) => return Err(error),
                 Err(error) if Instant::now() >= deadline => return Err(error),

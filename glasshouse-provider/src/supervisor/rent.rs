@@ -7,7 +7,7 @@ use glasshouse_core::fixed::{Digest32, PublicKey32};
 use glasshouse_core::traits::{Offer, OfferFilter, ProviderError};
 use tokio::time::Instant;
 
-use super::pause::{asked_wait, pause};
+use super::pause::{asked_wait, from_now, pause};
 use super::{Rented, Supervisor, SupervisorError};
 
 /// What to rent.
@@ -72,7 +72,7 @@ impl Supervisor {
                     let asked = asked_wait_of(&error);
                     let is_limited = is_limited(&error);
                     tried.push(Tried { offer: offer.id.clone(), name, error });
-                    if !over || asked.is_some_and(|wait| wait > self.core.patience.settle) {
+                    if !over || asked.is_some_and(|wait| wait > self.core.patience.boot.schedule) {
                         break;
                     }
                     if is_limited {
@@ -89,9 +89,9 @@ impl Supervisor {
 
     /// What is on offer, asked again for a while when the provider does not answer.
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, SupervisorError> {
-        let deadline = Instant::now() + self.core.patience.settle;
+        let deadline = from_now(self.core.patience.settle);
         loop {
-            match self.core.provider.offers(filter).await {
+            match self.core.answer("offers", self.core.provider.offers(filter)).await {
                 Ok(offers) => return Ok(offers),
                 Err(error @ (ProviderError::Refused { .. } | ProviderError::Unauthorized { .. })) => {
                     return Err(error.into());
@@ -104,7 +104,7 @@ impl Supervisor {
 
     async fn wait(&self, asked: Option<Duration>) {
         let wait = asked.unwrap_or(self.core.patience.poll);
-        pause(wait, None, Instant::now() + wait.saturating_mul(2)).await;
+        pause(wait, None, from_now(wait.saturating_mul(2))).await;
     }
 
     fn gave_up(&self, mut tried: Vec<Tried>) -> SupervisorError {

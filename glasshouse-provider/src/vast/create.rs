@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{CONTAINER_SOURCE, VastProvider, is_bad_key};
 use crate::image;
 use crate::rest::{Answer, Call, message};
-use crate::roles::agent_environment;
+use crate::roles::{Hold, Launch, launch_environment};
 
 impl VastProvider {
     pub(super) fn create_call(&self, offer: &Offer, spec: &LaunchSpec) -> Result<Call, ProviderError> {
@@ -23,11 +23,11 @@ impl VastProvider {
             return Err(refused(format!("{:?} is no offer of it", offer.id)));
         }
         let image = image::pinned(spec).map_err(refused)?;
-        let env = agent_environment(
-            spec,
-            SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port)),
-            Some(CONTAINER_SOURCE),
-        );
+        let bind = SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.settings.port));
+        // "Per-instance API key", with which an instance may destroy itself: Vast.ai's "Docker Execution Environment".
+        let own_end = self.api.own_end(&["api", "v0", "instances"], "CONTAINER_ID", "CONTAINER_API_KEY");
+        let launch = Launch { own_end, ..Launch::new(spec, bind, Hold::Linger) };
+        let env = launch_environment(spec, &launch, Some(CONTAINER_SOURCE));
         if let Some((name, _)) = env.iter().find(|(_, value)| self.api.is_in(value)) {
             return Err(refused(format!("{name} holds the account's API key; it must not leave the owner")));
         }

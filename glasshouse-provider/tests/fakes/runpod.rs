@@ -101,6 +101,14 @@ impl RunPod {
         Self { machines: Some(Machines::default()), ..Self::new(behaviour) }
     }
 
+    /// Every pod's container exits, and the pod stays.
+    pub(crate) fn exit_all(&self) {
+        for id in self.billing() {
+            self.machines.iter().for_each(|machines| machines.end(&id));
+        }
+        self.behave(|behaviour| behaviour.stuck = Some("EXITED"));
+    }
+
     /// Ids of everything that bills, whatever the answers say.
     pub(crate) fn billing(&self) -> Vec<String> {
         let pods = lock(&self.pods);
@@ -217,7 +225,8 @@ impl RunPod {
             let env = body["env"].as_object().unwrap().iter();
             let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
             // As RunPod does of its own.
-            machines.boot(&id, env.chain([("RUNPOD_POD_ID".to_owned(), id.clone())]));
+            let own = [("RUNPOD_POD_ID".to_owned(), id.clone()), ("RUNPOD_API_KEY".to_owned(), own_key(&id))];
+            machines.boot(&id, env.chain(own));
         }
         (answer(201, &shown), Some(id))
     }
@@ -324,6 +333,13 @@ impl Fake for RunPod {
         self.problem(401, "missing bearer token")
     }
 
+    fn own_key(&self, asked: &Asked) -> Option<String> {
+        match (asked.method.as_str(), asked.segments().as_slice()) {
+            ("DELETE", ["v2", "pods", id]) => Some(own_key(id)),
+            _ => None,
+        }
+    }
+
     fn endpoint(&self, asked: &Asked) -> String {
         let place = match asked.segments().as_slice() {
             ["v2", "pods", _] => "pods/id".to_owned(),
@@ -371,6 +387,10 @@ impl Fake for RunPod {
         };
         (response, asked.path.get(2).cloned())
     }
+}
+
+fn own_key(id: &str) -> String {
+    format!("rpa_of_{id}_alone")
 }
 
 fn price(cloud: &str) -> f64 {

@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     HappensBut { status: u16, names_it: bool },
     /// It happens, and the connection breaks in the middle of the answer.
     HappensAndBreaks,
+    /// It happens, and the answer never comes to its end.
+    HappensUnanswered,
     /// Too many requests, with or without `Retry-After` in seconds.
     TooMany(Option<u64>),
     /// Too many requests, in plain text.
@@ -56,6 +58,10 @@ pub(crate) trait Fake: Send + Sync + 'static {
     /// Whether it is an address that needs no key, which then must not come with one.
     fn is_open(&self, _asked: &Asked) -> bool {
         false
+    }
+    /// The key that is good for this one request of an allocation's own, and for nothing else.
+    fn own_key(&self, _asked: &Asked) -> Option<String> {
+        None
     }
     /// `METHOD endpoint` under which faults are scripted.
     fn endpoint(&self, asked: &Asked) -> String;
@@ -138,12 +144,15 @@ async fn handle<F: Fake>(State((fake, record)): State<(Arc<F>, Arc<Record>)>, re
         body: (!bytes.is_empty()).then(|| serde_json::from_slice(&bytes).unwrap_or(Value::Null)),
     };
     let key = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let is_own = fake.own_key(&asked).is_some_and(|own| key == Some(&format!("Bearer {own}")));
+    let said = String::from_utf8_lossy(&bytes);
+    assert!(!said.contains(F::KEY) && !parts.uri.to_string().contains(F::KEY), "the account's key left its owner");
     let endpoint = fake.endpoint(&asked);
     lock(&record.times).push((endpoint.clone(), std::time::Instant::now()));
     let response = if fake.is_open(&asked) {
         assert_eq!(key, None, "the account's key was sent elsewhere");
         return answer(&*fake, &asked, None);
-    } else if key == Some(&format!("Bearer {}", F::KEY)) {
+    } else if is_own || key == Some(&format!("Bearer {}", F::KEY)) {
         let fault = lock(&record.faults).get_mut(&endpoint).and_then(VecDeque::pop_front);
         answer(&*fake, &asked, fault)
     } else {
@@ -164,6 +173,10 @@ fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
             fake.serve(asked);
             let broken = futures_util::stream::iter([Ok(Bytes::from("{")), Err(std::io::Error::other("scripted"))]);
             Response::new(Body::from_stream(broken))
+        }
+        Some(Fault::HappensUnanswered) => {
+            fake.serve(asked);
+            Response::new(Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>()))
         }
         Some(Fault::TooMany(wait)) => {
             let mut response = fake.problem(429, "rate limit exceeded for the minute window");

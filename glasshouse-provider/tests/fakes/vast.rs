@@ -157,7 +157,9 @@ impl Vast {
         if let Some(machines) = &self.machines {
             let (_, env) = flags(body["env"].as_str().unwrap());
             // As Vast.ai does of its own.
-            machines.boot(&id.to_string(), env.into_iter().chain([("CONTAINER_ID".to_owned(), id.to_string())]));
+            let key = ("CONTAINER_API_KEY".to_owned(), own_key(&id.to_string()));
+            let own = [("CONTAINER_ID".to_owned(), id.to_string()), key];
+            machines.boot(&id.to_string(), env.into_iter().chain(own));
         }
         (answer(200, &json!({ "success": true, "new_contract": id })), Some(id.to_string()))
     }
@@ -254,6 +256,10 @@ fn flags(text: &str) -> (String, Vec<(String, String)>) {
     (port, of("-e").into_iter().map(split).collect())
 }
 
+fn own_key(id: &str) -> String {
+    format!("key_of_{id}_alone")
+}
+
 /// What is on offer, in the fields that the document shows.
 fn asks() -> Vec<Value> {
     let offer = |id: u64, gpu: &str, count: u32, price: f64, capability: u32, cuda: f64, ports: u32, hosting: u32| {
@@ -281,6 +287,13 @@ impl Fake for Vast {
 
     fn is_open(&self, asked: &Asked) -> bool {
         asked.path.first().is_some_and(|first| first == "s3")
+    }
+
+    fn own_key(&self, asked: &Asked) -> Option<String> {
+        match (asked.method.as_str(), asked.segments().as_slice()) {
+            ("DELETE", ["api", "v0", "instances", id]) => Some(own_key(id)),
+            _ => None,
+        }
     }
 
     fn endpoint(&self, asked: &Asked) -> String {

@@ -74,7 +74,7 @@ impl World {
 
     /// Calls of an owner's life: often short, so that it dies while it cleans up or asks.
     pub(crate) fn lifetime(&mut self) -> u64 {
-        let long = if self.rng.chance(700) { self.plan.between_kills / 10 } else { self.plan.between_kills };
+        let long = if self.rng.chance(850) { self.plan.between_kills / 10 } else { self.plan.between_kills };
         self.rng.between(1, long)
     }
 

@@ -75,7 +75,7 @@ fn ended<R: std::fmt::Debug>(result: Result<R, RunFailure<R>>) -> Ended {
 fn kind(error: &RunError) -> &'static str {
     match error {
         RunError::SegmentLost { .. } => "segment-lost",
-        RunError::Client(ClientError::Unreachable { .. }) => "unreachable",
+        RunError::AgentLost { .. } | RunError::Client(ClientError::Unreachable { .. }) => "unreachable",
         RunError::Client(ClientError::Refused { error, .. }) if error.code == WireCode::SegmentEnded => "segment-ended",
         RunError::Supervisor(SupervisorError::EndedEarly { .. }) => "ended-early",
         _ => "another",

@@ -6,6 +6,8 @@
 #[path = "../fakes/mod.rs"]
 mod fakes;
 mod killed;
+mod memory;
+mod owner;
 mod runpod;
 mod supervised;
 mod vast;

@@ -16,7 +16,7 @@ use crate::fakes::server::{Fake, Fault, Served, lock};
 use crate::fakes::vast::Vast;
 
 pub(crate) const QUICK: Patience = Patience {
-    boot: BootBudgets::each(Duration::from_millis(1200)),
+    boot: BootBudgets::each(Duration::from_secs(5)),
     settle: Duration::from_millis(400),
     poll: Duration::from_millis(20),
     watch: Duration::from_millis(50),
@@ -74,12 +74,12 @@ impl Bench for Served<RunPod> {
         arrange(self, trouble, "POST pods", "GET pods/id", &ends)
     }
 
-    fn billing(&self) -> Vec<String> {
+    async fn billing(&self) -> Vec<String> {
         self.fake.billing()
     }
 
-    fn creates(&self) -> usize {
-        self.count("POST pods")
+    fn creates(&self) -> Option<usize> {
+        Some(self.count("POST pods"))
     }
 
     fn request(&self) -> RentRequest {
@@ -114,12 +114,12 @@ impl Bench for Served<Vast> {
         arrange(self, trouble, "PUT asks/id", "GET instances/id", &["DELETE instances/id"])
     }
 
-    fn billing(&self) -> Vec<String> {
+    async fn billing(&self) -> Vec<String> {
         self.fake.billing()
     }
 
-    fn creates(&self) -> usize {
-        self.count("PUT asks/id")
+    fn creates(&self) -> Option<usize> {
+        Some(self.count("PUT asks/id"))
     }
 
     fn request(&self) -> RentRequest {
@@ -138,6 +138,7 @@ fn arrange<F: Fake>(served: &Served<F>, trouble: Trouble, create: &str, look: &s
         Trouble::CreateFailsButHappens => served.fault(create, [Fault::HappensBut { status: 500, names_it: false }]),
         Trouble::CreateErrorNamesIt => served.fault(create, [Fault::HappensBut { status: 500, names_it: true }]),
         Trouble::CreateBreaksOff => served.fault(create, [Fault::HappensAndBreaks]),
+        Trouble::CreateNeverAnswers => served.fault(create, [Fault::HappensUnanswered]),
         Trouble::FirstOfferRefused => served.fault(create, [Fault::Status(400)]),
         Trouble::TooManyCreates(wait) => served.fault(create, [Fault::TooMany(seconds(wait))]),
         Trouble::TooManyLooks(wait) => served.fault(look, [Fault::TooMany(seconds(wait))]),

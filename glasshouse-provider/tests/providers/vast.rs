@@ -203,10 +203,12 @@ async fn a_429_in_plain_text_says_how_long() {
 async fn the_documented_pace_is_kept() {
     let served = Served::start(Vast::new(Behaviour::default())).await;
     let provider = VastProvider::builder().api_key(Vast::KEY).address(served.url()).build().unwrap();
+    // By the owner's clock: when a busy machine takes a request in says nothing of when it was sent.
+    let began = Instant::now();
     for _ in 0..2 {
         provider.list_owned().await.unwrap();
     }
-    assert!(served.gaps("GET instances")[0] >= Duration::from_millis(950));
+    assert!(began.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]

@@ -6,6 +6,8 @@
 mod agent;
 mod cleartext;
 mod durable;
+#[path = "../fakes/mod.rs"]
+mod fakes;
 mod faults;
 mod grant;
 mod hostile;
@@ -13,6 +15,7 @@ mod interrupt;
 mod local;
 #[path = "../kills/relay.rs"]
 mod relay;
+mod rented;
 mod storms;
 mod strangers;
 mod supervisor;
@@ -34,6 +37,6 @@ fn main() {
     }
     let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
     let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, hostile::TESTS, storms::TESTS].concat();
-    let tests = [agents, runs, supervisor::TESTS.to_vec(), interrupt::TESTS.to_vec()].concat();
+    let tests = [agents, runs, supervisor::TESTS.to_vec(), rented::TESTS.to_vec(), interrupt::TESTS.to_vec()].concat();
     support::main(&tests);
 }

@@ -24,7 +24,7 @@ use glasshouse_provider::{Registry, SegmentContext};
 pub(crate) fn registry() -> Registry {
     Registry::new()
         .workload(Counting::default)
-        .attestor(EvidenceKind::Software, |_: &SegmentContext| Ok(Parrot))
+        .attestor(EvidenceKind::Software, |context: &SegmentContext| Ok(Launched(Parrot, context.image_digest)))
         .zeroizer(|device| {
             let millis = std::env::var(SLOW_ZEROIZER).map_or(0, |millis| millis.parse().unwrap());
             std::thread::sleep(Duration::from_millis(millis));
@@ -88,6 +88,23 @@ impl Attestor for Parrot {
 
     fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
         Ok(CpuEvidence::Software { jwt: report_data.to_string(), public_key: Fixed([0; 32]) })
+    }
+}
+
+/// A [`Parrot`] that knows which image it was launched from.
+struct Launched(Parrot, Option<Digest32>);
+
+impl Attestor for Launched {
+    fn measure(&self) -> Result<Claims, AttestError> {
+        Ok(Claims { image_digest: self.1, ..self.0.measure()? })
+    }
+
+    fn gpu_evidence(&self, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
+        self.0.gpu_evidence(nonce)
+    }
+
+    fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
+        self.0.quote(report_data)
     }
 }
 

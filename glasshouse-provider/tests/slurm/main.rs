@@ -11,9 +11,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use glasshouse_core::contract::{self, ProviderCase};
+use glasshouse_core::contract::ProviderCase;
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::job::Budget;
 use glasshouse_core::overhead::{Cleanup, Order};
@@ -23,12 +24,15 @@ use glasshouse_core::traits::{
     ProviderError,
 };
 use glasshouse_provider::client::AgentClient;
+use glasshouse_provider::contract::{self, Trouble};
 use glasshouse_provider::run::{OverheadRun, ProtectedRun, RunBuilder};
+use glasshouse_provider::supervisor::{BootBudgets, Patience, RentRequest};
 use glasshouse_provider::{SlurmProvider, serve_if_launched};
 use support::{Listener, Test, block_on, container, own_measurement, seal};
 
 const TESTS: &[Test] = &[
     ("the_contract_holds", the_contract_holds),
+    ("the_supervisors_contract_holds", the_supervisors_contract_holds),
     ("an_agent_is_reached_and_its_log_read", an_agent_is_reached_and_its_log_read),
     ("exit_codes_are_told", exit_codes_are_told),
     ("what_would_be_submitted_can_be_seen", what_would_be_submitted_can_be_seen),
@@ -142,7 +146,23 @@ fn the_contract_holds() {
     let filter = OfferFilter { gpu_count: Some(1), ..OfferFilter::default() };
     let (poll, patience) = (Duration::from_millis(300), Duration::from_secs(60));
     let case = ProviderCase { filter, launch: spec("gh-contract"), poll, patience };
-    block_on(contract::provider(&provider(), case, tokio::time::sleep));
+    block_on(glasshouse_core::contract::provider(&provider(), case, tokio::time::sleep));
+}
+
+/// Every trouble over real jobs. Agents are started, and taken to answer.
+fn the_supervisors_contract_holds() {
+    let request = || RentRequest {
+        filter: OfferFilter { gpu_count: Some(1), max_price_per_hour: Some(1.0), ..OfferFilter::default() },
+        image: None,
+        gate_key: Fixed([1; 32]),
+        linger: Duration::from_secs(60),
+        env: BTreeMap::new(),
+        disk_gib: None,
+        time_limit: Some(Duration::from_secs(600)),
+    };
+    let brief = Patience { boot: BootBudgets::each(Duration::from_secs(24)), ..PATIENCE };
+    let bench = async || contract::Faulty::new(Arc::new(provider()), request, brief);
+    assert_eq!(block_on(contract::supervised(bench)), Trouble::ALL);
 }
 
 fn an_agent_is_reached_and_its_log_read() {
@@ -269,6 +289,15 @@ fn refusals_are_told_apart() {
     });
 }
 
+const PATIENCE: Patience = Patience {
+    boot: BootBudgets::each(Duration::from_secs(60)),
+    settle: Duration::from_secs(5),
+    poll: Duration::from_millis(300),
+    watch: Duration::from_secs(5),
+    absence_spacing: Duration::from_millis(500),
+    end: Duration::from_secs(60),
+};
+
 fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
     let (path, sealed) = seal(folder, "");
     builder
@@ -281,14 +310,7 @@ fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
         .out_dir(folder.join("out"))
         .progress_every(Duration::from_millis(100))
         .dangerous_allow_cleartext_data()
-        .patience(glasshouse_provider::supervisor::Patience {
-            boot: glasshouse_provider::supervisor::BootBudgets::each(Duration::from_secs(60)),
-            settle: Duration::from_secs(5),
-            poll: Duration::from_millis(300),
-            watch: Duration::from_secs(5),
-            absence_spacing: Duration::from_millis(500),
-            end: Duration::from_secs(60),
-        })
+        .patience(PATIENCE)
 }
 
 fn a_protected_run_on_slurm() {

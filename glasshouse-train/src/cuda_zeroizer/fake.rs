@@ -84,8 +84,10 @@ impl Fake {
     }
 
     fn hangs(&self, flaw: Flaw) {
-        while self.flaw == flaw {
-            std::thread::park();
+        if self.flaw == flaw {
+            loop {
+                std::thread::park();
+            }
         }
     }
 

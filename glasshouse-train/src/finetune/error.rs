@@ -1,5 +1,6 @@
 //! What goes wrong in a fine-tuning run, in the words of a workload.
 
+use candle_core::DType;
 use glasshouse_core::traits::WorkloadError;
 
 use crate::data::DataError;
@@ -23,6 +24,28 @@ pub(super) fn data(error: DataError) -> WorkloadError {
         DataError::Shape { why, .. } => super::settings::refuse("sequence", why),
         DataError::Position { .. } => input(super::CHECKPOINT_ENTRY, error),
         other => input(super::DATA_ENTRY, other),
+    }
+}
+
+/// What candle says of `what`, told apart by whether there was too little memory.
+pub(super) fn tensor(what: &str, error: &candle_core::Error) -> WorkloadError {
+    match QwenError::candle(what, error) {
+        QwenError::OutOfMemory { .. } => {
+            device(what, "out of device memory; use fewer rows, shorter ones, or recompute blocks")
+        }
+        _ => device(what, error),
+    }
+}
+
+/// As [`model`], while the base is being loaded: what is too large then are its weights, so many in such a type.
+pub(super) fn loading(error: QwenError, parameters: u64, dtype: DType) -> WorkloadError {
+    match error {
+        QwenError::OutOfMemory { what, .. } => {
+            let gib = parameters.saturating_mul(dtype.size_in_bytes() as u64) as f64 / f64::from(1 << 30);
+            let smaller = if dtype == DType::F32 { "bf16 takes half; else use " } else { "use " };
+            device(&what, format!("out of device memory: the weights alone are {gib:.1} GiB; {smaller}a larger device"))
+        }
+        other => model(other, 1, 1),
     }
 }
 
@@ -62,6 +85,10 @@ mod tests {
         assert!(many.contains("a batch of 4 with 4 accumulated"), "{many}");
         let one = model(full(), 1, 1).to_string();
         assert!(one.contains("out of device memory; recompute") && !one.contains("a batch of"), "{one}");
+        let base = loading(full(), 7_615_616_512, DType::F32).to_string();
+        assert!(base.contains("28.4 GiB; bf16 takes half") && !base.contains("a batch of"), "{base}");
+        let raw = candle_core::Error::Msg("CUBLAS_STATUS_ALLOC_FAILED".to_owned());
+        assert!(tensor("the optimizer", &raw).to_string().contains("use fewer rows"));
     }
 
     #[test]

@@ -15,7 +15,8 @@ use super::tensorboard::EventWriter;
 pub struct Metrics {
     /// Optimizer steps done.
     pub step: u64,
-    /// Mean loss per target token, nats.
+    /// Mean loss per target token, nats. In the curves of a run that is under way it is the latest that was known at this
+    /// step, up to three steps old on CUDA; `training_log.jsonl`, which comes home with the adapter, has each step's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
     /// Mean loss per target token of the documents held out, nats.
@@ -27,7 +28,7 @@ pub struct Metrics {
     /// Norm of all gradients together, before clipping.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_norm: Option<f64>,
-    /// Tokens trained on so far, padding not counted.
+    /// Tokens trained on so far, padding not counted; in curves, since the run began or went on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<u64>,
     /// Tokens per second since the point before.

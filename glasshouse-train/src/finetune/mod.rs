@@ -27,8 +27,8 @@ pub use base::{model_files, public_inputs};
 pub use checkpoint::{CheckpointState, checkpoint_state};
 pub use metrics::{Metrics, MetricsWriter};
 pub use package::{
-    ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, Start, check, merge_into,
-    package_entries,
+    ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, Checked, DATA_ENTRY, SETTINGS_ENTRY, Start, check,
+    merge_into, package_entries,
 };
 pub use schedule::Schedule;
 pub use settings::{AdamWSettings, BaseModel, LoraSettings, Precision, RandomShape, Settings};

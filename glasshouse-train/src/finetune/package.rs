@@ -72,6 +72,15 @@ pub fn package_entries(
     Ok(entries)
 }
 
+/// What [`check`] finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The data.
+    pub data: DatasetSummary,
+    /// Bytes of all that the run will send home, about: the adapter and every checkpoint.
+    pub artifact_bytes: u64,
+}
+
 /// Reads everything as the run will, but for the weights, and compares model, tokenizer, data, settings and what the run
 /// starts from, so that a bad line or an adapter that does not fit is found before anything is rented. `folder` is the
 /// model's, unless its weights are random, and `pinned` its files.
@@ -83,7 +92,7 @@ pub fn check(
     jsonl: &[u8],
     (folder, pinned): (Option<&Path>, &[PublicInput]),
     start: &Start,
-) -> Result<DatasetSummary, WorkloadError> {
+) -> Result<Checked, WorkloadError> {
     settings.validate()?;
     let lora = settings.lora.config()?;
     if folder.is_none() && matches!(settings.model, BaseModel::Directory { .. }) {
@@ -104,7 +113,14 @@ pub fn check(
             Checkpoint::from_bytes(bytes, &parts)?.state.continues(settings, run)?;
         }
     }
-    Ok(Dataset::read(jsonl, &encoder, settings.eval_fraction, settings.seed).map_err(data)?.summary())
+    let data = Dataset::read(jsonl, &encoder, settings.eval_fraction, settings.seed).map_err(data)?.summary();
+    Ok(Checked { data, artifact_bytes: artifact_bytes(settings, config.trainable_parameters(&lora)) })
+}
+
+/// The adapter once, and in each checkpoint three times: with both moments of the optimizer. All f32.
+fn artifact_bytes(settings: &Settings, trained: u64) -> u64 {
+    let checkpoints = settings.steps.checked_div(settings.checkpoint_every).unwrap_or(0);
+    trained.saturating_mul(4).saturating_mul(checkpoints.saturating_mul(3).saturating_add(1))
 }
 
 /// Names the run: the data, the files of its base model, and every setting but those that may change when it is resumed.

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::adamw::{AdamW, AdamWState, flat};
 use super::checkpoint::{Checkpoint, CheckpointState};
-use super::error::{data, device, model};
+use super::error::{data, device, model, tensor};
 use super::{Metrics, Settings};
 use crate::data::{Batch, BatchStream, Dataset};
 use crate::qwen::{Qwen2, QwenError, check_gradients};
@@ -60,7 +60,7 @@ impl Trainer {
         let held_out = BatchStream::in_order(&dataset.held_out, batch, sequence, padding);
         let mut variables = model.trainable().to_vec();
         variables.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let optimizer = AdamW::new(&variables, settings.adamw).map_err(|e| device_failed("the optimizer", &e))?;
+        let optimizer = AdamW::new(&variables, settings.adamw).map_err(|e| tensor("the optimizer", &e))?;
         Ok(Self {
             settings,
             model,
@@ -122,7 +122,7 @@ impl Trainer {
             let store = loss.backward().map_err(failed)?;
             check_gradients(&self.variables, &store).map_err(failed)?;
             let found = self.variables.iter().filter_map(|(_, variable)| store.get(variable.as_tensor()));
-            let these = flat(found).map_err(|e| device_failed("gradients", &e))?;
+            let these = flat(found).map_err(|e| tensor("gradients", &e))?;
             gradients = Some(add(gradients, these)?);
             total = Some(add(total, value)?);
             self.tokens += batch_tokens(batch);
@@ -132,7 +132,7 @@ impl Trainer {
         let norm = self
             .optimizer
             .step(&self.variables, &gradients, rate, self.settings.clip)
-            .map_err(|e| device_failed("the optimizer's step", &e))?;
+            .map_err(|e| tensor("the optimizer's step", &e))?;
         self.step += 1;
         let metrics =
             Metrics { step: self.step, learning_rate: Some(rate), tokens: Some(self.tokens), ..Metrics::default() };
@@ -145,7 +145,7 @@ impl Trainer {
         if read || self.device.is_cpu() || self.waiting.len() >= READ_BACK {
             return self.read_back();
         }
-        self.device.synchronize().map_err(|e| device_failed("waiting for the device", &e))
+        self.device.synchronize().map_err(|e| tensor("waiting for the device", &e))
     }
 
     /// Reads the losses back that still wait.
@@ -158,7 +158,7 @@ impl Trainer {
         }
         let pairs = self.waiting.iter().flat_map(|(_, loss, norm)| [loss, norm]);
         let values = flat(pairs).and_then(|values| values.to_vec1::<f32>());
-        let values = values.map_err(|e| device_failed("reading the loss", &e))?;
+        let values = values.map_err(|e| tensor("reading the loss", &e))?;
         for ((mut metrics, ..), pair) in std::mem::take(&mut self.waiting).into_iter().zip(values.chunks(2)) {
             let [loss, norm] = [pair.first(), pair.last()].map(|value| f64::from(value.copied().unwrap_or(f32::NAN)));
             if !loss.is_finite() {
@@ -189,7 +189,7 @@ impl Trainer {
             targets += count;
         }
         let sums = flat(&sums).and_then(|sums| sums.to_vec1::<f32>());
-        let sums = sums.map_err(|e| device_failed("reading the evaluation", &e))?;
+        let sums = sums.map_err(|e| tensor("reading the evaluation", &e))?;
         let loss = sums.into_iter().map(f64::from).sum::<f64>() / targets.max(1) as f64;
         if !loss.is_finite() {
             return Err(WorkloadError::NotFinite { loss, done: self.step });
@@ -223,7 +223,7 @@ impl Trainer {
             return Err(device("training", why));
         }
         let AdamWState { first, second, .. } =
-            self.optimizer.state().map_err(|e| device_failed("reading the optimizer", &e))?;
+            self.optimizer.state().map_err(|e| tensor("reading the optimizer", &e))?;
         let state = CheckpointState {
             version: 1,
             step: self.step,
@@ -245,13 +245,13 @@ impl Trainer {
         let moments = AdamWState { first: checkpoint.first, second: checkpoint.second, steps: state.step };
         self.optimizer
             .restore(&self.variables, &checkpoint.weights, &moments)
-            .map_err(|e| device_failed("restoring a checkpoint", &e))?;
+            .map_err(|e| tensor("restoring a checkpoint", &e))?;
         (self.step, self.tokens) = (state.step, state.tokens);
         Ok(())
     }
 
     fn weights(&self) -> Result<Vec<f32>, WorkloadError> {
-        self.optimizer.weights().to_vec1().map_err(|e| device_failed("reading the adapters", &e))
+        self.optimizer.weights().to_vec1().map_err(|e| tensor("reading the adapters", &e))
     }
 
     fn parts(&self) -> Vec<(&str, usize)> {
@@ -271,7 +271,7 @@ const DROPOUT: u64 = u64::MAX - 1;
 fn add(sum: Option<Tensor>, next: Tensor) -> Result<Tensor, WorkloadError> {
     match sum {
         None => Ok(next),
-        Some(sum) => (sum + next).map_err(|e| device_failed("accumulating", &e)),
+        Some(sum) => (sum + next).map_err(|e| tensor("accumulating", &e)),
     }
 }
 
@@ -285,8 +285,4 @@ fn batch_tokens(batch: &Batch) -> u64 {
         if silent { documents.len() - tail } else { documents.len() }
     });
     real.sum::<usize>() as u64
-}
-
-fn device_failed(what: &str, error: &candle_core::Error) -> WorkloadError {
-    device(what, error)
 }

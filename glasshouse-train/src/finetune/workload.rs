@@ -4,7 +4,7 @@ use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Progress, Unit, Work
 use serde::{Deserialize, Serialize};
 
 use super::base::{self, Files};
-use super::error::{data, model};
+use super::error::{data, loading, model};
 use super::package::{ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, run_digest};
 use super::settings::{BaseModel, Precision, Settings};
 use super::trainer::{Evaluation, Trainer};
@@ -145,7 +145,6 @@ impl Workload for QwenLora {
     fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
         let ready = self.ready_mut("export")?;
         ready.trainer.read_back()?;
-        ready.trainer.evaluate()?;
         let base = match &ready.settings.model {
             BaseModel::Directory { name } => Some(name.as_str()),
             BaseModel::Random { .. } => None,
@@ -153,6 +152,8 @@ impl Workload for QwenLora {
         let files = adapter::export(ready.trainer.model(), base).map_err(|e| model(e, 1, 1))?;
         sink.put(adapter::CONFIG_FILE, &files.config)?;
         sink.put(adapter::WEIGHTS_FILE, &files.weights)?;
+        // Last, because it may take minutes: who stops a run has the adapter by then.
+        ready.trainer.evaluate()?;
         let failed =
             |name: &str, e: serde_json::Error| WorkloadError::Artifact { name: name.to_owned(), why: e.to_string() };
         let results = serde_json::to_vec_pretty(&ready.results()?).map_err(|e| failed(EVAL_ARTIFACT, e))?;
@@ -193,7 +194,7 @@ impl Ready {
                 .and_then(|weights| Qwen2::load(&config, &weights, &lora, &device, dtype, settings.seed)),
             BaseModel::Random { seed, .. } => Qwen2::random(&config, &lora, &device, dtype, *seed),
         }
-        .map_err(failed)?;
+        .map_err(|error| loading(error, config.parameters(), dtype))?;
         base.recompute_blocks(settings.recompute);
         if inputs.sealed.contains_key(ADAPTER_ENTRY) || inputs.sealed.contains_key(ADAPTER_CONFIG_ENTRY) {
             let [config, weights] = [ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY].map(|name| inputs.take(name));

@@ -31,7 +31,9 @@ pub(crate) fn cross_entropy_forward(
     divisor: f64,
     backward: bool,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let step = (LOGITS / weight.dim(0)?.max(1)).max(16);
+    // Never all of them: a short batch goes in two halves.
+    let half = hidden.dim(0)?.div_ceil(2);
+    let step = (LOGITS / weight.dim(0)?.max(1)).min(half).max(16);
     in_steps(hidden, weight, targets, divisor, backward, step)
 }
 
@@ -69,7 +71,7 @@ fn in_steps(
     Ok((loss, gradient))
 }
 
-/// Logits that are there at a time: 512 MiB of bf16.
+/// Logits that are there at a time, at most: 512 MiB of bf16.
 const LOGITS: usize = 1 << 28;
 
 /// Loss and log of the sum of powers of each row of logits.

@@ -5,6 +5,7 @@ use super::gemm::gemm;
 use super::linear::Frozen;
 use super::memory::unwritten;
 use super::record::record;
+use crate::rng::Stream;
 
 /// What is dropped of an adapter's inputs: each value with probability `p`, by a hash of `seed` and its place, so that
 /// backward drops the same without having kept a mask; the others are divided by `1 - p`.
@@ -88,10 +89,7 @@ impl Adapters {
         let stages = match dropout.filter(|dropout| dropout.p > 0.0) {
             None => Stage::new(adapters, scale, None, dtype).map(|all| vec![all]),
             Some(rate) => {
-                let own = |number: usize| Dropout {
-                    seed: rate.seed.wrapping_add((number as u64).wrapping_mul(SPREAD)),
-                    ..rate
-                };
+                let own = |number: usize| Dropout { seed: own_seed(rate.seed, number as u64), ..rate };
                 let stage = |(number, one)| Stage::new(std::slice::from_ref(one), scale, Some(own(number)), dtype);
                 adapters.iter().enumerate().map(stage).collect()
             }
@@ -114,8 +112,14 @@ impl Adapters {
     }
 }
 
-/// Between the seeds of neighbours: 2^64 over the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The first adapter's seed is the layer's. What is hashed with a place is a seed plus a multiple of that place, so seeds a
+/// multiple of the same number apart would make one mask the other's, shifted: the others go through the mix.
+fn own_seed(seed: u64, number: u64) -> u64 {
+    match number {
+        0 => seed,
+        other => Stream::new(seed, other).word(0),
+    }
+}
 
 impl Stage {
     fn new(adapters: &[Adapter], scale: f64, dropout: Option<Dropout>, dtype: DType) -> Result<Self> {
@@ -219,5 +223,20 @@ mod tests {
         assert!(columns.iter().flatten().all(|sum| (32.0..96.0).contains(sum)), "{columns:?}");
         assert_ne!(columns.first(), columns.last());
         assert_ne!(gradients.next(), gradients.next());
+    }
+
+    #[test]
+    fn no_mask_is_another_one_shifted() {
+        let mask = |number: u64| -> Vec<bool> {
+            (0..4096).map(|place| crate::ops::random::hash(own_seed(7, number), place) < u32::MAX / 2).collect()
+        };
+        let (first, second) = (mask(0), mask(1));
+        for shift in 0..64 {
+            let same = first.iter().skip(shift).zip(&second).filter(|(a, b)| a == b).count();
+            let share = same as f64 / (first.len() - shift) as f64;
+            assert!((share - 0.5).abs() < 0.06, "shifted by {shift}, {share} of the places agree");
+            let same = second.iter().skip(shift).zip(&first).filter(|(a, b)| a == b).count();
+            assert!((same as f64 / (first.len() - shift) as f64 - 0.5).abs() < 0.06, "shifted back by {shift}");
+        }
     }
 }

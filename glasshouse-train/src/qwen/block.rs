@@ -172,7 +172,7 @@ impl Block {
                 return Ok(None);
             }
             // Each layer of each block drops by a seed of its own.
-            let seed = |seed: u64| seed.wrapping_add((self.index * 4 + place).wrapping_mul(0xa076_1d64_78bd_642f));
+            let seed = |seed: u64| crate::rng::Stream::new(seed, self.index * 4 + place).word(0);
             let dropout = pass.dropout.map(|dropout| Dropout { seed: seed(dropout.seed), ..dropout });
             let used = |trained: &Trained| Adapter {
                 a: trained.a.as_detached_tensor(),

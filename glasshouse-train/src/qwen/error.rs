@@ -161,7 +161,8 @@ impl QwenError {
     /// What candle says, told apart by whether there was too little memory.
     pub(crate) fn candle(what: &str, error: &candle_core::Error) -> Self {
         let (what, why) = (what.to_owned(), error.to_string());
-        match why.to_ascii_lowercase().replace('_', " ").contains("out of memory") {
+        let lower = why.to_ascii_lowercase().replace('_', " ");
+        match lower.contains("out of memory") || lower.contains("alloc failed") {
             true => {
                 let advice = "the device is too small for it: use a larger one, or a smaller model or batch".to_owned();
                 Self::OutOfMemory { what, advice }

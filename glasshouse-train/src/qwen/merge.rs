@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -48,12 +49,21 @@ pub fn save(
         return Err(file(out, io::Error::new(io::ErrorKind::AlreadyExists, why)));
     }
     // Whole or not at all: it takes its name when it is complete.
+    let out: PathBuf = out.components().collect(); // without a slash at its end
     let mut name = out.as_os_str().to_owned();
     name.push(".partial");
     let partial = PathBuf::from(name);
-    std::fs::create_dir_all(&partial).map_err(|error| file(&partial, error))?;
+    if let Some(parent) = partial.parent() {
+        std::fs::create_dir_all(parent).map_err(|error| file(parent, error))?;
+    }
+    std::fs::create_dir(&partial).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => {
+            file(&partial, io::Error::new(error.kind(), "an earlier merge that was cut off left it; remove it"))
+        }
+        _ => file(&partial, error),
+    })?;
     write(&lora, &updates, weights, source, &partial)
-        .and_then(|()| std::fs::rename(&partial, out).map_err(|error| file(out, error)))
+        .and_then(|()| std::fs::rename(&partial, &out).map_err(|error| file(&out, error)))
         .inspect_err(|_| drop(std::fs::remove_dir_all(&partial)))
 }
 
@@ -68,7 +78,7 @@ fn write(
     for shard in weights.shards()? {
         let Some(name) = shard.path.file_name() else { continue };
         let path = out.join(name);
-        let mut written = BufWriter::new(File::create(&path).map_err(|error| file(&path, error))?);
+        let mut written = BufWriter::new(private(&path).map_err(|error| file(&path, error))?);
         // Types and shapes stay, and so does the header.
         written.write_all(&shard.header).map_err(|error| file(&path, error))?;
         for tensor in &shard.tensors {
@@ -90,6 +100,11 @@ fn write(
         }
     }
     Ok(())
+}
+
+/// What was trained on private data is its owner's to read.
+fn private(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// A and B of one weight, f32, on the CPU.

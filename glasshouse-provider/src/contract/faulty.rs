@@ -1,0 +1,209 @@
+//! Troubles over any provider, put in between: for backends that nobody can tell to misbehave, such as real ones.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use glasshouse_core::traits::{
+    Allocation, AllocationId, AllocationState, CreateOutcome, LaunchSpec, LogChunk, Observation, Offer, OfferFilter,
+    Provider, ProviderError, Spend,
+};
+use tokio::time::Instant;
+
+use super::{Bench, Trouble};
+use crate::supervisor::{Patience, RentRequest};
+
+/// A [`Bench`] over a provider that works: its answers are spoilt on their way, what it does is real.
+pub struct Faulty {
+    line: Arc<Line>,
+    request: Box<dyn Fn() -> RentRequest + Send + Sync>,
+    patience: Patience,
+}
+
+struct Line {
+    inner: Arc<dyn Provider>,
+    state: Mutex<State>,
+    hidden: Duration,
+}
+
+struct State {
+    trouble: Trouble,
+    creates: usize,
+    names: Vec<String>,
+    looks: usize,
+    ends: usize,
+    born: Option<Instant>,
+}
+
+impl Faulty {
+    /// Over `provider`, which rents what `request` gives at a price of zero or under its cap.
+    pub fn new(
+        provider: Arc<dyn Provider>,
+        request: impl Fn() -> RentRequest + Send + Sync + 'static,
+        patience: Patience,
+    ) -> Self {
+        let state = State { trouble: Trouble::None, creates: 0, names: Vec::new(), looks: 0, ends: 0, born: None };
+        let line = Line { inner: provider, state: Mutex::new(state), hidden: patience.settle / 2 };
+        Self { line: Arc::new(line), request: Box::new(request), patience }
+    }
+}
+
+impl Bench for Faulty {
+    fn provider(&self) -> Arc<dyn Provider> {
+        self.line.clone()
+    }
+
+    fn arrange(&self, trouble: Trouble) -> bool {
+        let filter = (self.request)().filter;
+        self.line.state().trouble = trouble;
+        match trouble {
+            Trouble::WithoutGpus => filter.gpu_count.is_some_and(|count| count > 0),
+            Trouble::PriceAboveCap => filter.max_price_per_hour.is_some(),
+            _ => true,
+        }
+    }
+
+    async fn billing(&self) -> Vec<String> {
+        match self.line.inner.list_owned().await {
+            // Others of this account are nobody's business here.
+            Ok(owned) => {
+                let names = self.line.state().names.clone();
+                owned.into_iter().filter(|a| names.contains(&a.name)).map(|allocation| allocation.id.0).collect()
+            }
+            Err(error) => vec![format!("who knows: {error}")],
+        }
+    }
+
+    fn creates(&self) -> Option<usize> {
+        Some(self.line.state().creates)
+    }
+
+    fn request(&self) -> RentRequest {
+        (self.request)()
+    }
+
+    fn patience(&self) -> Patience {
+        self.patience
+    }
+}
+
+impl Line {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn trouble(&self) -> Trouble {
+        self.state().trouble
+    }
+
+    fn ambiguous(&self, call: &'static str, allocation: Option<AllocationId>) -> ProviderError {
+        ProviderError::Ambiguous { provider: self.name(), call, why: "status 500".to_owned(), allocation }
+    }
+
+    fn is_hidden(&self) -> bool {
+        let state = self.state();
+        state.trouble == Trouble::HiddenAfterCreate && state.born.is_some_and(|born| born.elapsed() < self.hidden)
+    }
+}
+
+#[async_trait]
+impl Provider for Line {
+    fn name(&self) -> &'static str {
+        self.inner.name()
+    }
+
+    /// What there is, twice: also where there is but one machine, a second offer can be tried.
+    async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
+        let offers = self.inner.offers(filter).await?;
+        Ok(offers.iter().chain(&offers).cloned().collect())
+    }
+
+    async fn create(&self, offer: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
+        let (trouble, nth, provider) = {
+            let mut state = self.state();
+            state.creates = state.creates.saturating_add(1);
+            state.names.push(spec.name.clone());
+            (state.trouble, state.creates, self.name())
+        };
+        match (trouble, nth) {
+            (Trouble::EveryOfferTaken, _) => return Ok(CreateOutcome::NoCapacity),
+            (Trouble::FirstOfferRefused, 1) => {
+                return Err(ProviderError::Refused { provider, call: "create", why: "status 400".to_owned() });
+            }
+            (Trouble::TooManyCreates(retry_after), 1) => {
+                return Err(ProviderError::RateLimited { provider, call: "create", retry_after });
+            }
+            _ => {}
+        }
+        let created = self.inner.create(offer, spec).await?;
+        self.state().born = Some(Instant::now());
+        match (trouble, nth, created) {
+            (Trouble::CreateFailsButHappens | Trouble::CreateBreaksOff, 1, CreateOutcome::Created(_)) => {
+                Err(self.ambiguous("create", None))
+            }
+            (Trouble::CreateNeverAnswers, 1, _) => std::future::pending().await,
+            (Trouble::CreateErrorNamesIt, 1, CreateOutcome::Created(made)) => {
+                Err(self.ambiguous("create", Some(made.id)))
+            }
+            (_, _, created) => Ok(created),
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<Vec<Allocation>, ProviderError> {
+        if self.is_hidden() { Ok(Vec::new()) } else { self.inner.find(name).await }
+    }
+
+    async fn observe(&self, id: &AllocationId) -> Result<Observation, ProviderError> {
+        let (trouble, nth) = {
+            let mut state = self.state();
+            state.looks = state.looks.saturating_add(1);
+            (state.trouble, state.looks)
+        };
+        match (trouble, nth) {
+            (Trouble::TooManyLooks(retry_after), 1) => {
+                return Err(ProviderError::RateLimited { provider: self.name(), call: "observe", retry_after });
+            }
+            _ if self.is_hidden() => return Err(ProviderError::NotFound { provider: self.name(), id: id.clone() }),
+            _ => {}
+        }
+        let mut seen = self.inner.observe(id).await?;
+        match trouble {
+            Trouble::StuckInSchedule => seen.state = AllocationState::Scheduling,
+            Trouble::StuckInPull => seen.state = AllocationState::Pulling,
+            Trouble::StuckInStart => seen.state = AllocationState::Starting,
+            Trouble::UnknownState => seen.state = AllocationState::Unknown("HIBERNATING".to_owned()),
+            Trouble::ExitsEarly => seen.state = AllocationState::Exited(Some(1)),
+            Trouble::WithoutGpus => seen.gpu_count = Some(0),
+            Trouble::PriceAboveCap => seen.allocation.price_per_hour = f64::MAX,
+            _ => {}
+        }
+        let has_address = seen.state == AllocationState::Running && trouble != Trouble::WithoutPorts;
+        seen.endpoints.retain(|_| has_address);
+        Ok(seen)
+    }
+
+    async fn logs(&self, id: &AllocationId, after: Option<&str>) -> Result<LogChunk, ProviderError> {
+        self.inner.logs(id, after).await
+    }
+
+    async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
+        let nth = {
+            let mut state = self.state();
+            state.ends = state.ends.saturating_add(1);
+            state.ends
+        };
+        match (self.trouble(), nth) {
+            (Trouble::EndSaysNotFound, 1) => Err(ProviderError::NotFound { provider: self.name(), id: id.clone() }),
+            (Trouble::EndSaysNotFound, 2) => Err(self.ambiguous("request_terminate", None)),
+            _ => self.inner.request_terminate(id).await,
+        }
+    }
+
+    async fn list_owned(&self) -> Result<Vec<Allocation>, ProviderError> {
+        if self.is_hidden() { Ok(Vec::new()) } else { self.inner.list_owned().await }
+    }
+
+    async fn spend(&self, id: &AllocationId) -> Result<Option<Spend>, ProviderError> {
+        self.inner.spend(id).await
+    }
+}

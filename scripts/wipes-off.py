@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Takes single wipes, locks and checks of glasshouse-core out that cargo-mutants does not (it replaces functions and
+operators, not statements), one at a time, in a copy of HEAD, and looks whether the tests named beside it fail.
+
+    python3 scripts/wipes-off.py [WORDS OF A NAME]     # WIPES_DIR: where the copy lies (/tmp/wipes-off)
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+SRC = "glasshouse-core/src/"
+LIB, SESSION = ["--lib"], ["--test=session", "--test=refusals"]
+# Name, file, what is there, what is put in its place, where it must be seen.
+OFF = [
+    ("secret memory wiped when dropped", "secret/memory.rs", "        self.zeroize();\n", "", LIB),
+    ("spare capacity of a vector that is kept", "secret/memory.rs", "bytes.spare_capacity_mut().zeroize();", "let _ = &mut bytes;", LIB),
+    ("source of a key that is taken", "secret/key.rs", "        bytes.zeroize();\n", "", LIB),
+    ("source of a buffer that is taken", "secret/buffer.rs", "                bytes.zeroize();\n", "                bytes.clear();\n", ["--test=canary"]),
+    ("a key's wipe", "secret/key.rs", "        self.0.zeroize();\n", "        let _ = &self.0[..].as_ptr();\n", LIB),
+    ("a buffer's wipe", "secret/buffer.rs", "        self.0.zeroize();\n", "        let _ = &self.0[..].as_ptr();\n", LIB),
+    ("pages out of dumps", "secret/pages.rs", "    keep_out_of_dumps(data, usable);\n", "", LIB),
+    ("pages zero in forks", "secret/pages.rs", "    wipe_in_forks(data, usable);\n", "", LIB),
+    ("pages locked", "secret/pages.rs", "locked: lock(data, len) })", "locked: true })", LIB),
+    ("guards around pages", "secret/pages.rs", "total, ProtFlags::empty(), MapFlags::PRIVATE) }.ok()?;\n        // SAFETY: `start` begins a mapping of `total >= 2 * GRANULE` bytes.\n        let data = unsafe", "total, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE) }.ok()?;\n        // SAFETY: as before.\n        let data = unsafe", LIB),
+    ("hidden memory out of forks", "secret/memfd.rs", "Advice::LinuxDontFork", "Advice::Normal", LIB),
+    ("a locked page kept back for keys", "secret/memory.rs", "        reserve_for_keys();\n", "", ["--test=unlocked"]),
+    ("a region's wipe", "host_memory/zeroizer.rs", "|| region.target.wipe()));\n    outcome", "|| Ok::<(), ZeroizeError>(())));\n    outcome", LIB),
+    ("a region read back", "host_memory/zeroizer.rs", "|| region.target.is_wiped()));", "|| Ok::<bool, ZeroizeError>(true)));", LIB),
+    ("secrets that nobody handed over", "host_memory/zeroizer.rs", "if tally.held() > 0 {", "if false {", LIB),
+    ("regions of a zeroizer that is dropped", "host_memory/zeroizer.rs", "            let _ = catch_unwind(AssertUnwindSafe(|| region.target.wipe()));\n", "            let _ = &region;\n", LIB),
+    ("a freed block", "host_memory/zero_on_free.rs", "            wipe(block, layout.size());\n", "", ["--test=zero_on_free"]),
+    ("a block that grew", "host_memory/zero_on_free.rs", "                self.dealloc(block, layout);\n", "                self.inner.dealloc(block, layout);\n", ["--test=zero_on_free"]),
+    ("a tensor's wipe", "traits/zeroizer.rs", "zeroize::Zeroize::zeroize(&mut **self);", "let _ = &mut **self;", LIB),
+    ("the evidence's signature", "gate/session.rs", "        signed.verify(&message.event_key)?;\n", "", SESSION),
+    ("the clocks at the answer", "gate/session.rs", "        check_clocks(pending.issued, now, self.config.challenge_ttl)?;\n", "        let _ = check_clocks;\n", SESSION),
+    ("the release made durable", "gate/session.rs", "        self.store.commit(&committed)?;\n", "", SESSION),
+    ("a record kept before it counts", "gate/session.rs", "|| Ok(store.keep(&session, record)?)", "|| { let _ = (&session, &store); Ok::<(), GateError>(()) }", SESSION),
+    ("the launch secret's MAC", "gate/appraise.rs", "    check_mac(&launch.mac_transcript(&message.t), &message.mac, Code::LAUNCH_SECRET_WRONG)?;\n", "", SESSION),
+    ("the keys' MAC", "gate/appraise.rs", "    check_mac(&keys, &message.keys_mac, Code::KEYS_SWAPPED)?;\n", "    let _ = keys;\n", SESSION),
+    ("T", "gate/appraise.rs", "    expect(Code::COMPOSITE_HASH_MISMATCH, &t, &message.t)?;\n", "", SESSION),
+    ("the claims", "gate/appraise.rs", "    check_claims(&message.claims, reference)?;\n", "", SESSION),
+    ("the timestamp", "gate/appraise.rs", "    check_timestamp(message, now, max_age, config.max_skew)?;\n", "    let _ = (max_age, now, check_timestamp);\n", SESSION),
+    ("the lease before the release is opened", "segment/session.rs", "        lease.check(0, now)?;\n", "        let _ = (&mut lease, now);\n", SESSION),
+    ("the challenge's signature", "segment/session.rs", "let challenge = signed.verify(&self.config.gate_key)?;", "let challenge = signed.peek()?;", SESSION),
+    ("a record's epoch", "channel/record.rs", "if record.epoch != self.epoch {", "if false {", LIB),
+    ("a record's place", "channel/record.rs", "if record.seq > expected {", "if false {", LIB),
+    ("an event's predecessor", "channel/chain.rs", "if header.previous != self.previous {", "if false {", ["--test=record", "--test=session"]),
+    ("an event's body", "channel/chain.rs", "if sha384(body) != header.body {", "if false {", ["--test=record", "--test=session"]),
+    ("an event after the end", "channel/chain.rs", "        if self.ended {\n            return Err(Refusal::new(Code::EVENT_AFTER", "        if false {\n            return Err(Refusal::new(Code::EVENT_AFTER", ["--test=record", "--test=session"]),
+]
+
+
+def main() -> int:
+    root = pathlib.Path(__file__).resolve().parent.parent
+    work = pathlib.Path(os.environ.get("WIPES_DIR", "/tmp/wipes-off"))
+    tree = work / "tree"
+    tree.mkdir(parents=True, exist_ok=True)
+    archive = subprocess.run(["git", "-C", root, "archive", "HEAD"], check=True, capture_output=True).stdout
+    subprocess.run(["tar", "-x", "-C", tree], input=archive, check=True)
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(work / "target"), CARGO_PROFILE_DEV_DEBUG="none", RUST_BACKTRACE="0")
+
+    def passes(targets: list[str]) -> bool:
+        command = ["cargo", "test", "--quiet", "-p", "glasshouse-core", *targets, "--", "--skip", "overhead::", "--skip", "fit::"]
+        ended = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
+        if "could not compile" in ended.stderr:
+            sys.exit(f"it does not compile:\n{ended.stderr}")
+        return ended.returncode == 0
+
+    unseen = []
+    for name, file, old, new, targets in OFF:
+        if sys.argv[1:] and not all(word in name for word in sys.argv[1:]):
+            continue
+        path = tree / SRC / file
+        whole = path.read_text()
+        if whole.count(old) != 1:
+            sys.exit(f"{name}: {file} has it {whole.count(old)} times; mend this list")
+        path.write_text(whole.replace(old, new))
+        seen = not passes(targets)
+        path.write_text(whole)
+        print("seen    " if seen else "NOT SEEN", name, flush=True)
+        if not seen:
+            unseen.append(name)
+    print(f"{len(unseen)} not seen")
+    return int(bool(unseen))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -23,7 +23,7 @@ pub(super) struct Gpus<'a> {
 
 /// What was established about the devices.
 pub(super) struct Established {
-    /// Whether there is a GPU whose measurements were compared.
+    /// Whether there are GPUs, and driver and VBIOS of each were compared with a manifest.
     pub(super) measured_gpu: bool,
     pub(super) claims: Vec<LabelledClaim>,
 }
@@ -40,7 +40,8 @@ impl Gpus<'_> {
         let gpus = check_counts(policy, &devices)?;
         let mut claims: Vec<_> = devices.iter().flat_map(DeviceClaims::labelled).collect();
         claims.extend(self.tokens(policy, evidence, gpus)?);
-        Ok(Established { measured_gpu: gpus > 0 && !policy.devices.dangerous_no_measurements, claims })
+        let mut attested = devices.iter().filter(|device| device.kind == DeviceKind::NvidiaGpu);
+        Ok(Established { measured_gpu: gpus > 0 && attested.all(DeviceClaims::is_measured), claims })
     }
 
     fn tokens(&self, policy: &GpuPolicy, evidence: &GpuEvidence, gpus: usize) -> Result<Vec<LabelledClaim>, Refusal> {

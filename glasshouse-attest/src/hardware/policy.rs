@@ -92,7 +92,7 @@ pub enum PolicyError {
     /// A relaxation that no assurance above `SelfReported` can be given under.
     #[error("the policy sets {0}, under which nothing is a CPU TEE; leave it out")]
     Relaxed(&'static str),
-    /// It asks for confidential GPUs and compares none of their measurements.
+    /// It asks for confidential GPUs and does not compare all of their measurements.
     #[error("the policy asks for CpuTeeGpuCc and sets {0}; leave one of them out")]
     UnmeasuredGpus(&'static str),
     /// A device's serial number is not lower-case hex.
@@ -152,8 +152,14 @@ impl HardwarePolicy {
             _ => {}
         }
         let gpus = self.minimum_assurance == MinimumAssurance::CpuTeeGpuCc;
-        if gpus && self.gpu.devices.dangerous_no_measurements {
-            return Err(PolicyError::UnmeasuredGpus("gpu.devices.dangerous_no_measurements"));
+        let devices = &self.gpu.devices;
+        let unmeasured = [
+            (devices.dangerous_no_measurements, "gpu.devices.dangerous_no_measurements"),
+            (devices.allow_missing_driver_rim, "gpu.devices.allow_missing_driver_rim"),
+            (devices.allow_missing_vbios_rim, "gpu.devices.allow_missing_vbios_rim"),
+        ];
+        if let Some((_, name)) = unmeasured.into_iter().find(|(relaxed, _)| gpus && *relaxed) {
+            return Err(PolicyError::UnmeasuredGpus(name));
         }
         let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match self.gpu.serials.iter().find(|serial| !is_hex(serial)) {

@@ -25,10 +25,15 @@ fn what_can_reach_nothing_is_refused() {
     let space = json!({"cpu": {"confidential-space": {"audience": "a"}}, "minimum_assurance": "CpuTee"});
     assert!(matches!(read(space).check(), Err(PolicyError::NoLaunchMeasurements(_))));
     let mut gpus = tdx(&json!({}));
-    gpus["gpu"] = json!({"devices": {"dangerous_no_measurements": true}});
-    assert_eq!(read(gpus.clone()).check(), Ok(()));
-    gpus["minimum_assurance"] = json!("CpuTeeGpuCc");
-    assert!(matches!(read(gpus.clone()).check(), Err(PolicyError::UnmeasuredGpus(_))));
+    for relaxed in ["dangerous_no_measurements", "allow_missing_driver_rim", "allow_missing_vbios_rim"] {
+        gpus["gpu"] = json!({"devices": { relaxed: true }});
+        gpus["minimum_assurance"] = json!("CpuTee");
+        assert_eq!(read(gpus.clone()).check(), Ok(()));
+        gpus["minimum_assurance"] = json!("CpuTeeGpuCc");
+        assert!(
+            matches!(read(gpus.clone()).check(), Err(PolicyError::UnmeasuredGpus(name)) if name.ends_with(relaxed))
+        );
+    }
     gpus["gpu"] = json!({"serials": ["0xAB"]});
     assert!(matches!(read(gpus).check(), Err(PolicyError::Serial(_))));
 }

@@ -100,7 +100,8 @@ impl NvidiaRoots {
 /// What an appraisal is given beside the evidence, none of it trusted: everything is verified under the roots.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NvidiaCollateral<'a> {
-    /// Reference manifests, XML: those of the devices' drivers and VBIOS, and no others.
+    /// Reference manifests, XML: those of the devices' drivers and VBIOS. Others stand for
+    /// none of these.
     pub rims: &'a [&'a [u8]],
     /// Revocation lists, DER. Those of other issuers are passed over.
     pub crls: &'a [&'a [u8]],

@@ -8,6 +8,7 @@ use glasshouse_core::traits::LabelledClaim;
 
 use super::codes::{self, refuse};
 use super::collateral::HardwareCollateral;
+use super::cpu::further;
 use super::policy::GpuPolicy;
 use super::roots::HardwareRoots;
 use crate::nvidia::{DeviceClaims, NvidiaCollateral, NvidiaVerifier};
@@ -75,9 +76,11 @@ impl Gpus<'_> {
         let mut refused = None;
         for issuer in &policy.issuers {
             let Some(keys) = self.collateral.jwks.get(issuer) else { continue };
-            match verify_nras(bundle, keys, self.nonce, policy, self.at) {
+            // Keys vouch for their own issuer only.
+            let own = NrasPolicy { issuers: vec![issuer.clone()], ..policy.clone() };
+            match verify_nras(bundle, keys, self.nonce, &own, self.at) {
                 Ok(claims) => return Ok(claims),
-                Err(refusal) => refused = refused.or(Some(refusal)),
+                Err(refusal) => refused = Some(further(refused, refusal)),
             }
         }
         let missing = || refuse(codes::COLLATERAL_MISSING, "the key set of an issuer of the policy", "none");

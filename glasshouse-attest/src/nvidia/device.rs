@@ -170,7 +170,12 @@ impl Authentic {
         {
             return Err(refuse(codes::TCB, format_args!("driver {floor} or newer"), seen));
         }
-        if let Some(floor) = policy.minimum_vbios.get(&self.named.chip)
+        let floor = policy.minimum_vbios.get(&self.named.chip);
+        if floor.is_none() && !policy.minimum_vbios.is_empty() {
+            let seen = format_args!("{}, for which it has none", self.named.chip);
+            return Err(refuse(codes::TCB, "a chip for which the policy has an oldest VBIOS, as for others", seen));
+        }
+        if let Some(floor) = floor
             && VbiosVersion::parse(&self.named.vbios).is_none_or(|seen| seen < *floor)
         {
             return Err(refuse(codes::TCB, format_args!("VBIOS {floor} or newer"), &self.named.vbios));

@@ -14,7 +14,7 @@ pub struct NvidiaPolicy {
     /// The oldest driver that is accepted.
     pub minimum_driver: Option<DriverVersion>,
     /// The oldest VBIOS that is accepted, by chip as the certificate names it (`GH100`, `GB100`, `LS10`): versions of
-    /// different chips do not compare.
+    /// different chips do not compare. With one for some chip, a chip without is refused.
     pub minimum_vbios: BTreeMap<String, VbiosVersion>,
     /// The modes that are accepted. A list without all three refuses firmware that states no mode.
     pub features: Vec<Feature>,

@@ -274,7 +274,8 @@ fn signed_reports_that_are_not_understood() {
 fn floors() {
     let with = |policy| verify_with(&[Machine::gpu(1)], &manifests(), policy);
     assert!(with(json!({"minimum_driver": "580.95", "minimum_vbios": {"GH100": "96.00.9F"}})).is_ok());
-    assert!(with(json!({"minimum_vbios": {"GB100": "97.00.00"}})).is_ok());
+    assert!(with(json!({"minimum_vbios": {"GB100": "97.00.00", "GH100": "96.00.9F"}})).is_ok());
+    refused(with(json!({"minimum_vbios": {"GB100": "97.00.00"}})), codes::TCB);
     refused(with(json!({"minimum_driver": "580.105"})), codes::TCB);
     refused(with(json!({"minimum_vbios": {"GH100": "96.00.A0"}})), codes::TCB);
 }

@@ -1,4 +1,4 @@
-//! A quote of version 4 (Intel 329081): header, TD report, and the chain of signatures up to the platform's certificate.
+//! A quote of version 4 or 5 (Intel 329081): header, TD report, and the chain of signatures up to the platform's certificate.
 
 use glasshouse_core::fixed::Digest64;
 use glasshouse_core::transcript::sha256;
@@ -13,6 +13,8 @@ const ATTESTATION_KEY: &str = "Generated TDX attestation key";
 /// A quote to be: tests change fields before it is signed.
 #[derive(Clone, Debug)]
 pub struct QuoteDraft {
+    /// 4, or 5: with type and size before the TD report.
+    pub version: u8,
     /// TEE_TCB_SVN.
     pub tee_tcb_svn: [u8; 16],
     /// ATTRIBUTES; bit 0 is DEBUG, bit 28 SEPT_VE_DISABLE.
@@ -32,6 +34,7 @@ impl Default for QuoteDraft {
         let mut tee_tcb_svn = [0; 16];
         tee_tcb_svn[..3].copy_from_slice(&[5, 0, 2]);
         Self {
+            version: 4,
             tee_tcb_svn,
             attributes: [0, 0, 0, 0x10, 0, 0, 0, 0],
             mrtd: [0x61; 48],
@@ -54,7 +57,7 @@ impl QuoteDraft {
 
     /// Header and TD report.
     fn signed_part(&self, report_data: &Digest64) -> Vec<u8> {
-        let header: [&[u8]; 6] = [&[4, 0], &[2, 0], &[0x81, 0, 0, 0], &[0; 4], &INTEL_QE, &[0; 20]];
+        let header: [&[u8]; 6] = [&[self.version, 0], &[2, 0], &[0x81, 0, 0, 0], &[0; 4], &INTEL_QE, &[0; 20]];
         let report: [&[u8]; 11] = [
             &self.tee_tcb_svn,
             &[0x5e; 48], // MRSEAM
@@ -68,7 +71,11 @@ impl QuoteDraft {
             self.rtmr.as_flattened(),
             report_data.as_bytes(),
         ];
-        [header.concat(), report.concat()].concat()
+        let report = report.concat();
+        let size = u32::try_from(report.len()).unwrap().to_le_bytes();
+        // 2: a TD report of TDX 1.0.
+        let body = if self.version == 5 { [&[2, 0][..], &size].concat() } else { Vec::new() };
+        [header.concat(), body, report].concat()
     }
 
     fn authentication(&self, signed: &[u8]) -> Vec<u8> {

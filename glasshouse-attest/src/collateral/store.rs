@@ -119,24 +119,34 @@ impl CollateralStore {
                 let expected = format!("the bundle {} of version {}", newest.bundle.short(), newest.version);
                 return Err(refuse(codes::FORK, expected, seen.bundle.short()).into());
             }
-            Some(newest) if seen == *newest => return Ok(collateral),
+            // The bytes may not have come to be kept the first time.
+            Some(newest) if seen == *newest => {
+                if fs::read(self.folder.join(BUNDLE)).ok().as_deref() != Some(file) {
+                    self.keep(file)?;
+                }
+                return Ok(collateral);
+            }
             _ => {}
         }
         let path = self.folder.join(SEEN);
         let mut line = serde_json::to_vec(&seen).unwrap_or_default();
         line.push(b'\n');
+        let before = inner.file.metadata().map_err(|e| failed(&path, "read", &e))?.len();
         let written = inner.file.write_all(&line).and_then(|()| inner.file.sync_all());
-        written.map_err(|e| failed(&path, "written", &e))?;
+        if let Err(error) = written {
+            // Half a line before the next one would be damage; where this fails too, opening mends it or says so.
+            let _ = inner.file.set_len(before);
+            return Err(failed(&path, "written", &error));
+        }
         inner.newest = Some(seen);
         self.keep(file)?;
         Ok(collateral)
     }
 
-    /// The bundle that was taken last, verified again. Nothing where there is none, or where a newer version was seen
-    /// than is kept.
+    /// The bundle that was kept last, verified again. Nothing where there is none.
     ///
     /// # Errors
-    /// As [`Self::accept`].
+    /// As [`Self::accept`]; [`codes::ROLLBACK`] also where a newer version was seen than came to be kept.
     pub fn cached(&self, at: UnixMillis) -> Result<Option<HardwareCollateral>, CollateralError> {
         let path = self.folder.join(BUNDLE);
         let file = match fs::read(&path) {

@@ -1,12 +1,13 @@
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use glasshouse_core::clock::UnixMillis;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::kinds;
-use super::report::{CaseReport, CorpusReport};
+use super::report::{CaseReport, CorpusReport, Outcome};
+use super::time::time;
 use crate::json::{self, Limits};
 
 const LIMITS: Limits = Limits { bytes: 16 * 1024 * 1024, depth: 32 };
@@ -30,7 +31,7 @@ pub enum CorpusError {
         /// Why.
         source: std::io::Error,
     },
-    /// It is not the JSON of a corpus.
+    /// It is no strict JSON, or has no list of cases.
     #[error("{path} is not a corpus: {reason}")]
     Form {
         /// The file.
@@ -41,24 +42,31 @@ pub enum CorpusError {
 }
 
 impl Corpus {
-    /// Reads a corpus's cases; the files that they name are read when a case runs.
+    /// Reads a corpus's cases; the files that they name are read when a case runs. What is wrong with one case is that
+    /// case's, told when it runs; members that are not known are passed over.
     ///
     /// # Errors
-    /// [`CorpusError`], also for two cases with one id and for none at all.
+    /// [`CorpusError`], also for no case at all.
     pub fn read(path: &Path) -> Result<Self, CorpusError> {
         let bytes = std::fs::read(path).map_err(|source| CorpusError::Read { path: path.to_owned(), source })?;
-        let form = |reason: String| CorpusError::Form { path: path.to_owned(), reason };
-        json::check(&bytes, LIMITS).map_err(|e| form(e.to_string()))?;
-        let file: File = serde_json::from_slice(&bytes).map_err(|e| form(e.to_string()))?;
-        let mut ids = std::collections::BTreeSet::new();
-        if let Some(twice) = file.cases.iter().find(|case| !ids.insert(&case.id)) {
-            return Err(form(format!("two cases have the id {:?}", twice.id)));
+        let form = |reason: &str| CorpusError::Form { path: path.to_owned(), reason: reason.to_owned() };
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        json::check(bytes, LIMITS).map_err(|e| form(&e.to_string()))?;
+        let file: Value = serde_json::from_slice(bytes).map_err(|e| form(&e.to_string()))?;
+        let cases = file.get("cases").and_then(Value::as_array).ok_or_else(|| form("it has no list of cases"))?;
+        if cases.is_empty() {
+            return Err(form("it has no cases"));
         }
-        if file.cases.is_empty() {
-            return Err(form("it has no cases".to_owned()));
-        }
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self { folder, cases: file.cases })
+        let mut ids = BTreeSet::new();
+        let mut read = |(number, case): (usize, &Value)| {
+            let mut case = Case::read(number, case);
+            if !ids.insert(case.id.clone()) {
+                case.broken = Some(format!("another case has the id {:?} already", case.id));
+            }
+            case
+        };
+        let cases = (1..).zip(cases).map(&mut read).collect();
+        Ok(Self { folder: path.parent().unwrap_or(Path::new("")).to_owned(), cases })
     }
 
     /// The cases.
@@ -69,14 +77,20 @@ impl Corpus {
     /// The same cases, all at this time instead of their own.
     #[must_use]
     pub fn at(mut self, at: UnixMillis) -> Self {
-        self.cases.iter_mut().for_each(|case| case.at = at);
+        self.cases.iter_mut().for_each(|case| case.at = Ok(at));
         self
     }
 
-    /// Runs one of its cases.
+    /// Runs one of its cases. A panic, which no verifier of this crate raises and one of what it depends on might, breaks
+    /// that case and no other.
     pub fn run_case(&self, case: &Case) -> CaseReport {
-        let outcome = kinds::run(case, &self.folder);
-        CaseReport { id: case.id.clone(), kind: case.kind.clone(), expected: case.expected(), outcome }
+        let run = || match (&case.broken, &case.at) {
+            (Some(reason), _) | (None, Err(reason)) => Outcome::Broken(reason.clone()),
+            (None, Ok(at)) => kinds::run(case, *at, &self.folder),
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(run))
+            .unwrap_or_else(|_| Outcome::Broken("the verifier panicked; its message is on the terminal".to_owned()));
+        CaseReport { id: case.id.clone(), kind: case.kind.clone(), expected: case.expected.clone(), outcome }
     }
 
     /// Runs all cases.
@@ -92,57 +106,56 @@ pub enum Expectation {
     Accept,
     /// That it is refused, with this code where one is given.
     Reject(Option<String>),
+    /// It does not say: nothing is as expected.
+    Unknown,
 }
 
 /// One case: what all kinds have, and the kind's own members.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Case {
-    /// Its name.
+    /// Its name; `case 3` where it has none.
     pub id: String,
     /// Which verifier.
     pub kind: String,
-    #[serde(deserialize_with = "time")]
-    pub(super) at: UnixMillis,
-    expect: Expect,
-    fails_at: Option<String>,
-    #[serde(default)]
+    at: Result<UnixMillis, String>,
+    expected: Expectation,
+    /// Why it cannot run.
+    broken: Option<String>,
     pub(super) policy: Map<String, Value>,
-    /// For people.
-    #[serde(rename = "note", alias = "comment", alias = "description", default)]
-    _note: Option<String>,
-    #[serde(flatten)]
     pub(super) members: Map<String, Value>,
 }
 
 impl Case {
-    fn expected(&self) -> Expectation {
-        match self.expect {
-            Expect::Accept => Expectation::Accept,
-            Expect::Reject => Expectation::Reject(self.fails_at.clone()),
+    /// Reads one case, by its number from 1.
+    fn read(number: usize, case: &Value) -> Self {
+        let members = case.as_object().cloned().unwrap_or_default();
+        let text = |name: &str| members.get(name).and_then(Value::as_str).map(str::to_owned);
+        let fails_at = members.get("fails_at").filter(|code| !code.is_null());
+        let expected = match text("expect").as_deref() {
+            Some("accept") => Expectation::Accept,
+            Some("reject") => Expectation::Reject(text("fails_at")),
+            _ => Expectation::Unknown,
+        };
+        let policy = match members.get("policy") {
+            None | Some(Value::Null) => Some(Map::new()),
+            Some(policy) => policy.as_object().cloned(),
+        };
+        let reasons = [
+            (!case.is_object(), "it is no JSON object"),
+            (text("id").is_none(), "it has no id"),
+            (text("kind").is_none(), "it has no kind"),
+            (expected == Expectation::Unknown, "its expect is neither accept nor reject"),
+            (fails_at.is_some_and(|code| !code.is_string()), "its fails_at is no text"),
+            (policy.is_none(), "its policy is no JSON object"),
+        ];
+        Self {
+            id: text("id").unwrap_or_else(|| format!("case {number}")),
+            kind: text("kind").unwrap_or_else(|| "no kind".to_owned()),
+            at: members.get("at").ok_or_else(|| "it has no at".to_owned()).and_then(time),
+            expected,
+            broken: reasons.into_iter().find(|(wrong, _)| *wrong).map(|(_, reason)| reason.to_owned()),
+            policy: policy.unwrap_or_default(),
+            members,
         }
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(rename = "note", default)]
-    _note: Value,
-    cases: Vec<Case>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Expect {
-    Accept,
-    Reject,
-}
-
-/// RFC 3339, UTC.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<UnixMillis, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let error = || serde::de::Error::custom(format!("{text:?} is not a time as 2026-01-01T00:00:00Z"));
-    let since =
-        humantime::parse_rfc3339(&text).map_err(|_| error())?.duration_since(UNIX_EPOCH).map_err(|_| error())?;
-    u64::try_from(since.as_millis()).map(UnixMillis).map_err(|_| error())
 }

@@ -1,27 +1,30 @@
 use std::path::Path;
 
+use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::DeviceKind;
 use glasshouse_core::fixed::{Digest64, Nonce32};
-use glasshouse_core::refusal::Refusal;
-use serde::Deserialize;
+use glasshouse_core::refusal::{Code, Refusal};
+use glasshouse_core::transcript::sha256;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::case::Case;
-use super::decode::{binary, certificates, document, pem_chain};
+use super::decode::{binary, certificates, document, manifest, pem_chain};
 use super::list::{EvidenceList, is_list};
+use super::policy::over_default;
 use super::report::Outcome;
-use crate::nvidia::{Device, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, verify_rim};
+use crate::nvidia::{self, Device, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, NvidiaVerifier, verify_rim};
 use crate::report_data::ReportData;
 use crate::snp::{SnpEvidence, SnpPolicy, SnpRoots, SnpVerifier};
 use crate::tdx::{Collateral, DcapPolicy, DcapVerifier, IntelRoot};
-use crate::tokens::{ConfidentialSpacePolicy, Jwks, NrasPolicy, verify_confidential_space, verify_nras};
+use crate::tokens::{self, ConfidentialSpacePolicy, Jwks, NrasPolicy, verify_confidential_space, verify_nras};
 
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// Runs a case; everything that is not the verifier's decision breaks it.
-pub(super) fn run(case: &Case, folder: &Path) -> Outcome {
-    let input = Input { case, folder };
+pub(super) fn run(case: &Case, at: UnixMillis, folder: &Path) -> Outcome {
+    let input = Input { case, at, folder };
     let result = match case.kind.as_str() {
         "nvidia-gpu" => input.nvidia_device(DeviceKind::NvidiaGpu),
         "nvidia-switch" => input.nvidia_device(DeviceKind::NvidiaSwitch),
@@ -45,99 +48,101 @@ type Ran = Result<Result<Vec<String>, Refusal>, String>;
 
 struct Input<'a> {
     case: &'a Case,
+    at: UnixMillis,
     folder: &'a Path,
 }
 
 impl Input<'_> {
     fn nvidia_device(&self, kind: DeviceKind) -> Ran {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Members {
             report: String,
             chain: Option<Files>,
-            #[serde(default)]
-            rims: Vec<String>,
+            rims: Option<Files>,
             nonce: Option<String>,
         }
         let members: Members = self.members()?;
         let policy: NvidiaPolicy = self.policy()?;
         let relaxations = policy.relaxations();
         let verifier = NvidiaVerifier::new(policy, NvidiaRoots::nvidia());
-        let rims = members.rims.iter().map(|name| self.document(name)).collect::<Result<Vec<_>, _>>()?;
+        let rims = members.rims.iter().flat_map(Files::names);
+        let rims = rims.map(|name| Ok(manifest(&self.file(name)?))).collect::<Result<Vec<_>, String>>()?;
         let rims: Vec<_> = rims.iter().map(Vec::as_slice).collect();
         let collateral = NvidiaCollateral { rims: &rims, ..NvidiaCollateral::default() };
-        let nonce = members.nonce.as_deref().map(nonce).transpose()?;
+        let nonce = members.nonce.as_deref().map(Asked::nonce).transpose()?;
         let file = self.document(&members.report)?;
         if is_list(&file) {
             let list = match EvidenceList::read(&file) {
                 Ok(list) => list,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let nonce = nonce.or_else(|| list.nonce()).ok_or("neither the case nor the list has a nonce")?;
-            let verified = verifier.verify_all(&list.devices(kind), collateral, &nonce, self.case.at);
-            return Ok(list.of_one_request(verified.map(|_| relaxations), nonce));
+            let asked = nonce.or_else(|| list.nonce().map(Asked::For)).unwrap_or(Asked::Unknown);
+            let nonce = asked.get();
+            let verified = verifier.verify_all(&list.devices(kind), collateral, &nonce, self.at);
+            return Ok(asked.told(list.of_one_request(verified.map(|_| relaxations), nonce), &nvidia::codes::NONCE));
         }
-        let chain = members.chain.ok_or("it has no chain")?;
-        let chain = chain.names().map(|name| Ok(pem_chain(&self.file(name)?))).collect::<Result<Vec<_>, String>>()?;
-        let nonce = nonce.ok_or("it has no nonce")?;
+        // Without a chain nothing is authentic: the verifier says so.
+        let chain = members.chain.iter().flat_map(Files::names);
+        let chain = chain.map(|name| Ok(pem_chain(&self.file(name)?))).collect::<Result<Vec<_>, String>>()?;
+        let asked = nonce.unwrap_or(Asked::Unknown);
         let device = Device { kind, report: &binary(&file), chain: &chain.join(&b'\n') };
-        Ok(verifier.verify_device(device, collateral, &nonce, self.case.at).map(|_| relaxations))
+        let verified = verifier.verify_device(device, collateral, &asked.get(), self.at).map(|_| relaxations);
+        Ok(asked.told(verified, &nvidia::codes::NONCE))
     }
 
     fn nvidia_rim(&self) -> Ran {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Members {
             rim: String,
         }
-        #[derive(Default, Deserialize)]
+        #[derive(Default, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         struct NoPolicy {}
         let members: Members = self.members()?;
         let NoPolicy {} = self.policy()?;
-        let verified = verify_rim(&self.document(&members.rim)?, &NvidiaRoots::nvidia().rim, self.case.at);
+        let verified = verify_rim(&manifest(&self.file(&members.rim)?), &NvidiaRoots::nvidia().rim, self.at);
         Ok(verified.map(|_| Vec::new()))
     }
 
     fn nras(&self) -> Ran {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Members {
             token: String,
             jwks: String,
-            nonce: String,
+            nonce: Option<String>,
         }
         let members: Members = self.members()?;
         let policy: NrasPolicy = self.policy()?;
-        let (token, nonce) = (self.document(&members.token)?, nonce(&members.nonce)?);
-        let keys = self.document(&members.jwks)?;
-        let verified = Jwks::parse(&keys).and_then(|keys| verify_nras(&token, &keys, &nonce, &policy, self.case.at));
-        Ok(verified.map(|_| policy.relaxations()))
+        let asked = members.nonce.as_deref().map_or(Ok(Asked::Unknown), Asked::nonce)?;
+        let (token, keys) = (self.document(&members.token)?, self.document(&members.jwks)?);
+        let verified = Jwks::parse(&keys).and_then(|keys| verify_nras(&token, &keys, &asked.get(), &policy, self.at));
+        Ok(asked.told(verified.map(|_| policy.relaxations()), &tokens::codes::NONCE))
     }
 
     fn confidential_space(&self) -> Ran {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Members {
             token: String,
             jwks: String,
-            audience: String,
-            nonce: String,
+            audience: Option<String>,
+            nonce: Option<String>,
         }
         let members: Members = self.members()?;
         let policy: ConfidentialSpacePolicy = self.policy()?;
         // Bytes that are no text are no token either: the verifier says so.
         let token = String::from_utf8_lossy(&self.document(&members.token)?).into_owned();
         let keys = self.document(&members.jwks)?;
-        let binding = (members.audience.as_str(), members.nonce.as_str());
+        // No token is for an audience or answers a nonce that nobody has: what is checked before comes first.
+        let nobody = Asked::Unknown.get().to_string();
+        let of = |member: &Option<String>| member.clone().unwrap_or_else(|| nobody.clone());
+        let (audience, nonce) = (of(&members.audience), of(&members.nonce));
         let verified = Jwks::parse(&keys)
-            .and_then(|keys| verify_confidential_space(token.trim(), &keys, binding, &policy, self.case.at));
+            .and_then(|keys| verify_confidential_space(token.trim(), &keys, (&audience, &nonce), &policy, self.at));
         Ok(verified.map(|_| policy.relaxations()))
     }
 
     fn sev_snp(&self) -> Ran {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Members {
             report: String,
             vek: String,
@@ -160,13 +165,12 @@ impl Input<'_> {
         let issuers: Vec<_> = issuers.iter().map(Vec::as_slice).collect();
         let evidence = SnpEvidence { report: &report, vek, chain: &issuers };
         let relaxations = policy.relaxations();
-        let verified = SnpVerifier::new(policy, SnpRoots::amd()).verify(evidence, expected.get(), self.case.at);
+        let verified = SnpVerifier::new(policy, SnpRoots::amd()).verify(evidence, expected.get(), self.at);
         Ok(verified.map(|_| relaxations))
     }
 
     fn dcap(&self, tdx: bool) -> Ran {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
         struct Members {
             quote: String,
             collateral: String,
@@ -180,19 +184,18 @@ impl Input<'_> {
         let relaxations = policy.relaxations();
         let verifier = DcapVerifier::new(policy, IntelRoot::intel());
         let verified = Collateral::parse(&collateral).and_then(|collateral| match tdx {
-            true => verifier.verify_tdx(&quote, &collateral, expected.get(), self.case.at),
-            false => verifier.verify_sgx(&quote, &collateral, expected.get(), self.case.at),
+            true => verifier.verify_tdx(&quote, &collateral, expected.get(), self.at),
+            false => verifier.verify_sgx(&quote, &collateral, expected.get(), self.at),
         });
         Ok(verified.map(|_| relaxations))
     }
 
     fn members<T: DeserializeOwned>(&self) -> Result<T, String> {
-        from_map(&self.case.members, "the case")
+        serde_json::from_value(Value::Object(self.case.members.clone())).map_err(|e| format!("the case: {e}"))
     }
 
-    /// The default policy with the case's laid over it.
-    fn policy<T: DeserializeOwned>(&self) -> Result<T, String> {
-        from_map(&self.case.policy, "the policy")
+    fn policy<T: Default + Serialize + DeserializeOwned>(&self) -> Result<T, String> {
+        over_default(&self.case.policy)
     }
 
     fn document(&self, name: &str) -> Result<Vec<u8>, String> {
@@ -208,10 +211,6 @@ impl Input<'_> {
         }
         std::fs::read(&path).map_err(failed)
     }
-}
-
-fn from_map<T: DeserializeOwned>(map: &Map<String, Value>, what: &str) -> Result<T, String> {
-    serde_json::from_value(Value::Object(map.clone())).map_err(|e| format!("{what}: {e}"))
 }
 
 /// One file, or several that follow each other.
@@ -237,9 +236,37 @@ fn bytes_of(text: &str) -> Option<Vec<u8>> {
     hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()
 }
 
-fn nonce(text: &str) -> Result<Nonce32, String> {
-    let bytes = bytes_of(text).and_then(|bytes| Nonce32::try_from(bytes.as_slice()).ok());
-    bytes.ok_or_else(|| "the nonce is not 64 hexadecimal digits".to_owned())
+/// The nonce that was asked for.
+#[derive(Clone, Copy)]
+enum Asked {
+    For(Nonce32),
+    /// The case does not say, or names what is no nonce: nothing answers it.
+    Unknown,
+}
+
+impl Asked {
+    fn nonce(text: &str) -> Result<Self, String> {
+        let bytes = bytes_of(text.trim()).ok_or("the nonce is not hexadecimal digits")?;
+        Ok(Nonce32::try_from(bytes.as_slice()).map_or(Self::Unknown, Self::For))
+    }
+
+    /// Where it is unknown, a nonce that nothing answers, so that a verifier refuses where it checks it.
+    fn get(self) -> Nonce32 {
+        match self {
+            Self::For(nonce) => nonce,
+            Self::Unknown => sha256("glasshouse: a nonce that nobody asked for"),
+        }
+    }
+
+    /// What was decided, in words that fit; an unknown nonce is never answered.
+    fn told<T>(self, decided: Result<T, Refusal>, code: &Code) -> Result<T, Refusal> {
+        let expected = "a nonce of 32 bytes that the case names".to_owned();
+        match (self, decided) {
+            (Self::Unknown, Ok(_)) => Err(Refusal::new(code.clone(), expected, "none")),
+            (Self::Unknown, Err(refusal)) if refusal.code == *code => Err(Refusal { expected, ..refusal }),
+            (_, decided) => decided,
+        }
+    }
 }
 
 /// A case's report data.
@@ -253,10 +280,13 @@ impl Expected {
     fn new(full: Option<String>, prefix: Option<String>) -> Result<Self, String> {
         match (full, prefix) {
             (None, None) => Ok(Self::Unknown),
-            (Some(full), None) => bytes_of(&full)
-                .and_then(|bytes| Digest64::try_from(bytes.as_slice()).ok())
-                .map(Self::Full)
-                .ok_or_else(|| "report_data is not 128 hexadecimal digits".to_owned()),
+            (Some(full), None) => match bytes_of(&full) {
+                Some(mut bytes) if (1..=64).contains(&bytes.len()) => {
+                    bytes.resize(64, 0);
+                    Digest64::try_from(bytes.as_slice()).map(Self::Full).map_err(|_| "report_data".to_owned())
+                }
+                _ => Err("report_data is not 2 to 128 hexadecimal digits".to_owned()),
+            },
             (None, Some(prefix)) => match bytes_of(&prefix) {
                 Some(bytes) if (1..=64).contains(&bytes.len()) => Ok(Self::Prefix(bytes)),
                 _ => Err("report_data_prefix is not 2 to 128 hexadecimal digits".to_owned()),

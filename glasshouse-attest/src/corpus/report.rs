@@ -11,7 +11,7 @@ pub enum Outcome {
     Accepted(Vec<String>),
     /// The evidence was refused.
     Refused(Refusal),
-    /// The case could not be run: an unknown kind, member or policy key, or a file that is not there.
+    /// The case could not be run: what it lacks, an unknown kind or policy key, or a file that is not there.
     Broken(String),
 }
 
@@ -48,6 +48,7 @@ impl fmt::Display for CaseReport {
             Expectation::Accept => f.write_str("accept")?,
             Expectation::Reject(None) => f.write_str("reject")?,
             Expectation::Reject(Some(code)) => write!(f, "reject at {code}")?,
+            Expectation::Unknown => f.write_str("nothing")?,
         }
         match &self.outcome {
             Outcome::Accepted(relaxations) if relaxations.is_empty() => f.write_str(", got accept: every check holds"),
@@ -70,6 +71,12 @@ pub struct CorpusReport {
 }
 
 impl CorpusReport {
+    /// `N cases, N as expected`.
+    pub fn summary(&self) -> String {
+        let expected = self.cases.iter().filter(|case| case.is_as_expected()).count();
+        format!("{} cases, {expected} as expected", self.cases.len())
+    }
+
     /// Whether every case is as expected.
     pub fn all_as_expected(&self) -> bool {
         self.cases.iter().all(CaseReport::is_as_expected)
@@ -82,7 +89,6 @@ impl fmt::Display for CorpusReport {
         for case in &self.cases {
             writeln!(f, "{case}")?;
         }
-        let expected = self.cases.iter().filter(|case| case.is_as_expected()).count();
-        write!(f, "{} cases, {expected} as expected", self.cases.len())
+        f.write_str(&self.summary())
     }
 }

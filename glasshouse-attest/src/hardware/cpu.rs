@@ -13,7 +13,7 @@ use super::roots::HardwareRoots;
 use crate::report_data::ReportData;
 use crate::snp::{CertificateTable, SnpEvidence, SnpPolicy, SnpVerifier};
 use crate::tdx::{DcapPolicy, DcapVerifier, quote_fmspc};
-use crate::tokens::verify_confidential_space;
+use crate::tokens::{ConfidentialSpacePolicy, codes as token_codes, verify_confidential_space};
 
 /// What an appraisal of the CPU's evidence is given.
 pub(super) struct Cpu<'a> {
@@ -71,8 +71,8 @@ impl Cpu<'_> {
             let seen = "neither beside the report nor held";
             return Err(refuse(codes::COLLATERAL_MISSING, "the VCEK or VLEK that signed the report", seen));
         };
-        let own: Vec<&[u8]> = table.issuers.iter().map(Vec::as_slice).collect();
-        let chain = if own.len() < 2 { chains.iter().map(Vec::as_slice).collect() } else { own };
+        // The report's own first; the bundle's are of every product.
+        let chain: Vec<&[u8]> = table.issuers.iter().chain(chains).map(Vec::as_slice).collect();
         let crls: Vec<&[u8]> = crls.iter().map(Vec::as_slice).collect();
         let evidence = SnpEvidence { report, vek, chain: &chain };
         let verifier = SnpVerifier::new(policy.clone(), self.roots.amd.clone());
@@ -86,13 +86,24 @@ impl Cpu<'_> {
         for issuer in &policy.token.issuers {
             let Some(keys) = self.collateral.jwks.get(issuer) else { continue };
             let binding = (policy.audience.as_str(), nonce.as_str());
-            match verify_confidential_space(jwt, keys, binding, &policy.token, self.at) {
+            // Keys vouch for their own issuer only.
+            let token = ConfidentialSpacePolicy { issuers: vec![issuer.clone()], ..policy.token.clone() };
+            match verify_confidential_space(jwt, keys, binding, &token, self.at) {
                 Ok(claims) => return measured(claims.is_cpu_tee(), claims.labelled()),
-                Err(refusal) => refused = refused.or(Some(refusal)),
+                Err(refusal) => refused = Some(further(refused, refusal)),
             }
         }
         let missing = || refuse(codes::COLLATERAL_MISSING, "the key set of an issuer of the policy", "none");
         Err(refused.unwrap_or_else(missing))
+    }
+}
+
+/// Of two refusals of one token under the keys of two issuers, the one that came further: under the keys of its own.
+pub(super) fn further(first: Option<Refusal>, second: Refusal) -> Refusal {
+    let place = |refusal: &Refusal| token_codes::ALL.iter().position(|code| *code == refusal.code);
+    match first {
+        Some(first) if place(&first) >= place(&second) => first,
+        _ => second,
     }
 }
 

@@ -8,6 +8,7 @@ use glasshouse_core::traits::LabelledClaim;
 
 use super::codes::{self, refuse};
 use super::collateral::HardwareCollateral;
+use super::cpu::further;
 use super::policy::GpuPolicy;
 use super::roots::HardwareRoots;
 use crate::nvidia::{DeviceClaims, NvidiaCollateral, NvidiaVerifier};
@@ -23,7 +24,7 @@ pub(super) struct Gpus<'a> {
 
 /// What was established about the devices.
 pub(super) struct Established {
-    /// Whether there is a GPU whose measurements were compared.
+    /// Whether there are GPUs, and driver and VBIOS of each were compared with a manifest.
     pub(super) measured_gpu: bool,
     pub(super) claims: Vec<LabelledClaim>,
 }
@@ -40,7 +41,8 @@ impl Gpus<'_> {
         let gpus = check_counts(policy, &devices)?;
         let mut claims: Vec<_> = devices.iter().flat_map(DeviceClaims::labelled).collect();
         claims.extend(self.tokens(policy, evidence, gpus)?);
-        Ok(Established { measured_gpu: gpus > 0 && !policy.devices.dangerous_no_measurements, claims })
+        let mut attested = devices.iter().filter(|device| device.kind == DeviceKind::NvidiaGpu);
+        Ok(Established { measured_gpu: gpus > 0 && attested.all(DeviceClaims::is_measured), claims })
     }
 
     fn tokens(&self, policy: &GpuPolicy, evidence: &GpuEvidence, gpus: usize) -> Result<Vec<LabelledClaim>, Refusal> {
@@ -74,9 +76,11 @@ impl Gpus<'_> {
         let mut refused = None;
         for issuer in &policy.issuers {
             let Some(keys) = self.collateral.jwks.get(issuer) else { continue };
-            match verify_nras(bundle, keys, self.nonce, policy, self.at) {
+            // Keys vouch for their own issuer only.
+            let own = NrasPolicy { issuers: vec![issuer.clone()], ..policy.clone() };
+            match verify_nras(bundle, keys, self.nonce, &own, self.at) {
                 Ok(claims) => return Ok(claims),
-                Err(refusal) => refused = refused.or(Some(refusal)),
+                Err(refusal) => refused = Some(further(refused, refusal)),
             }
         }
         let missing = || refuse(codes::COLLATERAL_MISSING, "the key set of an issuer of the policy", "none");

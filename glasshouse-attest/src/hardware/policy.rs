@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::nvidia::NvidiaPolicy;
 use crate::snp::SnpPolicy;
-use crate::tdx::{DcapPolicy, TdMeasurements};
-use crate::tokens::{ConfidentialSpacePolicy, NrasPolicy};
+use crate::tdx::DcapPolicy;
+use crate::tokens::{ConfidentialSpacePolicy, MAX_CLOCK_AHEAD_SECONDS, NrasPolicy};
 
 /// What an owner asks of a machine with a TEE. `policy.schema.json` in this crate describes it as JSON,
 /// `policy.example.json` is one; no other members are allowed anywhere in it.
@@ -92,9 +92,14 @@ pub enum PolicyError {
     /// A relaxation that no assurance above `SelfReported` can be given under.
     #[error("the policy sets {0}, under which nothing is a CPU TEE; leave it out")]
     Relaxed(&'static str),
-    /// It asks for confidential GPUs and compares none of their measurements.
+    /// It asks for confidential GPUs and does not compare all of their measurements.
     #[error("the policy asks for CpuTeeGpuCc and sets {0}; leave one of them out")]
     UnmeasuredGpus(&'static str),
+    /// It accepts tokens of a far future.
+    #[error(
+        "the policy lets tokens lie {0} seconds ahead of the clock; {MAX_CLOCK_AHEAD_SECONDS} are the most, set the clock right"
+    )]
+    ClockAhead(u32),
     /// A device's serial number is not lower-case hex.
     #[error("{0:?} in gpu.serials is no serial number in lower-case hex; copy device-serial from a verdict")]
     Serial(String),
@@ -131,8 +136,8 @@ impl HardwarePolicy {
         let (relaxed, measured, what) = match &self.cpu {
             CpuPolicy::Tdx(p) => (
                 (p.dangerous_no_measurements, p.dangerous_allow_debug),
-                p.measurements.iter().any(TdMeasurements::cover_the_launch),
-                "cpu.tdx.measurements with mrtd, rtmr1 and rtmr2",
+                p.measurements.iter().any(|reference| p.covers(reference)),
+                "cpu.tdx.measurements with mrtd, rtmr0, rtmr1 and rtmr2",
             ),
             CpuPolicy::SevSnp(p) => (
                 (p.dangerous_no_measurements, p.dangerous_allow_debug),
@@ -152,8 +157,22 @@ impl HardwarePolicy {
             _ => {}
         }
         let gpus = self.minimum_assurance == MinimumAssurance::CpuTeeGpuCc;
-        if gpus && self.gpu.devices.dangerous_no_measurements {
-            return Err(PolicyError::UnmeasuredGpus("gpu.devices.dangerous_no_measurements"));
+        let devices = &self.gpu.devices;
+        let unmeasured = [
+            (devices.dangerous_no_measurements, "gpu.devices.dangerous_no_measurements"),
+            (devices.allow_missing_driver_rim, "gpu.devices.allow_missing_driver_rim"),
+            (devices.allow_missing_vbios_rim, "gpu.devices.allow_missing_vbios_rim"),
+        ];
+        if let Some((_, name)) = unmeasured.into_iter().find(|(relaxed, _)| gpus && *relaxed) {
+            return Err(PolicyError::UnmeasuredGpus(name));
+        }
+        let google = match &self.cpu {
+            CpuPolicy::ConfidentialSpace(policy) => policy.token.max_clock_ahead_seconds,
+            CpuPolicy::Tdx(_) | CpuPolicy::SevSnp(_) => 0,
+        };
+        let ahead = google.max(self.gpu.tokens.as_ref().map_or(0, |tokens| tokens.max_clock_ahead_seconds));
+        if ahead > MAX_CLOCK_AHEAD_SECONDS {
+            return Err(PolicyError::ClockAhead(ahead));
         }
         let is_hex = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
         match self.gpu.serials.iter().find(|serial| !is_hex(serial)) {

@@ -2,8 +2,8 @@ use super::*;
 use serde_json::{Value, json};
 
 fn tdx(more: &Value) -> Value {
-    let mut tdx =
-        json!({"measurements": [{"mrtd": "00".repeat(48), "rtmr1": "00".repeat(48), "rtmr2": "00".repeat(48)}]});
+    let zeros = "00".repeat(48);
+    let mut tdx = json!({"measurements": [{"mrtd": zeros, "rtmr0": zeros, "rtmr1": zeros, "rtmr2": zeros}]});
     tdx.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     json!({"cpu": {"tdx": tdx}, "minimum_assurance": "CpuTee"})
 }
@@ -20,15 +20,28 @@ fn what_can_reach_nothing_is_refused() {
     }
     let firmware_only = tdx(&json!({"measurements": [{"mrtd": "00".repeat(48)}]}));
     assert!(matches!(read(firmware_only).check(), Err(PolicyError::NoLaunchMeasurements(_))));
+    let zeros = "00".repeat(48);
+    let mut kernel = json!({"measurements": [{"mrtd": zeros, "rtmr1": zeros, "rtmr2": zeros}]});
+    assert!(
+        matches!(read(tdx(&kernel)).check(), Err(PolicyError::NoLaunchMeasurements(_))),
+        "no firmware configuration"
+    );
+    kernel["allow_unmeasured_firmware_configuration"] = json!(true);
+    assert_eq!(read(tdx(&kernel)).check(), Ok(()));
     let snp = json!({"cpu": {"sev-snp": {}}, "minimum_assurance": "CpuTee"});
     assert!(matches!(read(snp).check(), Err(PolicyError::NoLaunchMeasurements(_))));
     let space = json!({"cpu": {"confidential-space": {"audience": "a"}}, "minimum_assurance": "CpuTee"});
     assert!(matches!(read(space).check(), Err(PolicyError::NoLaunchMeasurements(_))));
     let mut gpus = tdx(&json!({}));
-    gpus["gpu"] = json!({"devices": {"dangerous_no_measurements": true}});
-    assert_eq!(read(gpus.clone()).check(), Ok(()));
-    gpus["minimum_assurance"] = json!("CpuTeeGpuCc");
-    assert!(matches!(read(gpus.clone()).check(), Err(PolicyError::UnmeasuredGpus(_))));
+    for relaxed in ["dangerous_no_measurements", "allow_missing_driver_rim", "allow_missing_vbios_rim"] {
+        gpus["gpu"] = json!({"devices": { relaxed: true }});
+        gpus["minimum_assurance"] = json!("CpuTee");
+        assert_eq!(read(gpus.clone()).check(), Ok(()));
+        gpus["minimum_assurance"] = json!("CpuTeeGpuCc");
+        assert!(
+            matches!(read(gpus.clone()).check(), Err(PolicyError::UnmeasuredGpus(name)) if name.ends_with(relaxed))
+        );
+    }
     gpus["gpu"] = json!({"serials": ["0xAB"]});
     assert!(matches!(read(gpus).check(), Err(PolicyError::Serial(_))));
 }
@@ -48,6 +61,18 @@ fn no_other_members() {
     let mut policy = tdx(&json!({}));
     policy["minimum_assurance"] = json!("SelfReported");
     assert!(serde_json::from_value::<HardwarePolicy>(policy).is_err());
+}
+
+#[test]
+fn tokens_of_a_far_future() {
+    for (ahead, holds) in [(600, true), (601, false), (u32::MAX, false)] {
+        let mut policy = tdx(&json!({}));
+        policy["gpu"] = json!({"tokens": {"max_clock_ahead_seconds": ahead}});
+        assert_eq!(read(policy).check().is_ok(), holds, "{ahead}");
+        let token = json!({"max_clock_ahead_seconds": ahead, "measurements": ["00".repeat(32)]});
+        let space = json!({"confidential-space": {"audience": "a", "token": token}});
+        assert_eq!(read(json!({"cpu": space, "minimum_assurance": "CpuTee"})).check().is_ok(), holds, "{ahead}");
+    }
 }
 
 #[test]

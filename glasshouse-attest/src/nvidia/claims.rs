@@ -58,6 +58,14 @@ pub struct RimClaims {
 }
 
 impl DeviceClaims {
+    /// Whether all of its software was compared with reference values: a manifest of the VBIOS was used, and on a GPU one
+    /// of the driver.
+    pub fn is_measured(&self) -> bool {
+        let used = |version: &str| self.rims.iter().any(|rim| rim.version.eq_ignore_ascii_case(version));
+        let driver = self.driver_version.as_deref();
+        used(&self.vbios_version) && driver.map_or(self.kind != DeviceKind::NvidiaGpu, used)
+    }
+
     /// The claims in the form of an appraisal, each under the device's serial number.
     pub fn labelled(&self) -> Vec<LabelledClaim> {
         let mut claims = Vec::new();

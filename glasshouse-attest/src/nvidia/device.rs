@@ -10,7 +10,7 @@ use super::opaque::{Feature, OpaqueData};
 use super::policy::NvidiaPolicy;
 use super::report::{Report, SignedReport};
 use super::version::{DriverVersion, VbiosVersion};
-use crate::x509::{self, Certificate, Revocation, VerifiedLinks};
+use crate::x509::{self, Certificate, Revocation, VerifiedLinks, X509Error};
 
 /// Leaf (firmware), device (boot ROM), provisioner, chip family, root.
 const CHAIN_LENGTH: usize = 5;
@@ -39,41 +39,102 @@ pub(super) struct Authentic {
     fwid: Option<Digest48>,
 }
 
-impl Authentic {
-    /// Signature, chain, validity, revocation, nonce, firmware id, kind; nothing of the report is read before its signature holds.
-    pub(super) fn verify(
-        device: Device<'_>,
-        nonce: &Nonce32,
-        (policy, roots, revocation): (&NvidiaPolicy, &[Digest32], &Revocation),
-        at: UnixMillis,
-        links: &mut VerifiedLinks,
-    ) -> Result<Self, Refusal> {
-        let bad_chain = |error| refuse(codes::CHAIN, "a chain under the pinned device root", error);
-        let chain = x509::certificates_from_pem(device.chain).map_err(bad_chain)?;
-        let [leaf, own, _, _, _] = chain.as_slice() else {
-            return Err(refuse(codes::CHAIN, format_args!("{CHAIN_LENGTH} certificates"), chain.len()));
-        };
+/// A report that the key of its chain's leaf signed; nothing of it is read yet, and nothing of the other certificates.
+struct Signed<'a> {
+    device: Device<'a>,
+    leaf: Certificate,
+    others: Vec<Vec<u8>>,
+    signed: &'a [u8],
+}
+
+impl<'a> Signed<'a> {
+    fn new(device: Device<'a>) -> Result<Self, Refusal> {
+        let mut others = x509::der_from_pem(device.chain).map_err(bad_chain)?;
+        if others.is_empty() {
+            return Err(wrong_length(0));
+        }
+        let leaf = Certificate::from_der(&others.remove(0), 0).map_err(bad_chain)?;
         let unsigned = |seen| refuse(codes::SIGNATURE, "a report signed by the key of the leaf certificate", seen);
         let parts = SignedReport::split(device.report).ok_or_else(|| unsigned("something of another length"))?;
-        if !leaf.signed(parts.signed, parts.signature) {
-            return Err(unsigned("a signature that does not verify"));
+        if leaf.signed(parts.signed, parts.signature) {
+            return Ok(Self { device, leaf, others, signed: parts.signed });
         }
-        x509::verify_chain(&chain, roots, links).map_err(bad_chain)?;
-        x509::check_validity(&chain, at)
-            .map_err(|e| refuse(codes::CERTIFICATE_VALIDITY, "certificates that are valid at this time", e))?;
-        let needed = if policy.require_crls { FAMILY } else { usize::MAX };
-        x509::check_revocation(&chain, revocation, needed, at, links)
-            .map_err(|error| codes::refuse_revoked(codes::REVOKED, error))?;
+        Err(unsigned("a signature that does not verify"))
+    }
 
-        let malformed = |seen| refuse(codes::REPORT_MALFORMED, "all measurements in SPDM 1.1", seen);
-        let report = Report::parse(parts.signed).map_err(malformed)?;
-        if report.nonce != *nonce {
-            return Err(refuse(codes::NONCE, nonce, report.nonce));
+    /// The whole chain, leaf first.
+    fn chained(self) -> Result<Chained<'a>, Refusal> {
+        let others = (1..).zip(&self.others).map(|(position, der)| Certificate::from_der(der, position));
+        let mut chain = others.collect::<Result<Vec<_>, _>>().map_err(bad_chain)?;
+        chain.insert(0, self.leaf);
+        match chain.len() {
+            CHAIN_LENGTH => Ok(Chained { kind: self.device.kind, chain, signed: self.signed }),
+            other => Err(wrong_length(other)),
         }
-        let fwid = check_fwid(&report, leaf, policy)?;
-        let named = Named::read(device.kind, &report, leaf)?;
-        let (serial, device_serial) = (leaf.serial().to_vec(), own.serial().to_vec());
-        Ok(Self { kind: device.kind, report, named, serial, device_serial, fwid })
+    }
+}
+
+/// The same with its chain, of [`CHAIN_LENGTH`] certificates.
+struct Chained<'a> {
+    kind: DeviceKind,
+    chain: Vec<Certificate>,
+    signed: &'a [u8],
+}
+
+impl Chained<'_> {
+    fn leaf(&self) -> Result<&Certificate, Refusal> {
+        self.chain.first().ok_or_else(|| wrong_length(0))
+    }
+}
+
+impl Authentic {
+    /// Signature, chain, validity, revocation, nonce, firmware id, kind: check by check over all devices, so that which
+    /// stands first decides nothing; nothing of a report is read before all signatures hold.
+    pub(super) fn verify_all(
+        devices: &[Device<'_>],
+        nonce: &Nonce32,
+        (policy, roots, revocation): (&NvidiaPolicy, &[Digest32], &Result<Revocation, X509Error>),
+        at: UnixMillis,
+        links: &mut VerifiedLinks,
+    ) -> Result<Vec<Self>, Refusal> {
+        let signed = devices.iter().map(|device| Signed::new(*device)).collect::<Result<Vec<_>, _>>()?;
+        let all = signed.into_iter().map(Signed::chained).collect::<Result<Vec<_>, _>>()?;
+        for Chained { chain, .. } in &all {
+            x509::verify_chain(chain, roots, links).map_err(bad_chain)?;
+        }
+        for Chained { chain, .. } in &all {
+            x509::check_validity(chain, at)
+                .map_err(|e| refuse(codes::CERTIFICATE_VALIDITY, "certificates that are valid at this time", e))?;
+        }
+        let refuse_revoked = |error| codes::refuse_revoked(codes::REVOKED, error);
+        let revocation = revocation.as_ref().map_err(|error| refuse_revoked(error.clone()))?;
+        let needed = if policy.require_crls { FAMILY } else { usize::MAX };
+        for Chained { chain, .. } in &all {
+            x509::check_revocation(chain, revocation, needed, at, links).map_err(refuse_revoked)?;
+        }
+        let malformed = |seen| refuse(codes::REPORT_MALFORMED, "all measurements in SPDM 1.1", seen);
+        let read = |one: &Chained<'_>| Report::parse(one.signed).map_err(malformed);
+        let reports = all.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        if let Some(other) = reports.iter().find(|report| report.nonce != *nonce) {
+            return Err(refuse(codes::NONCE, nonce, other.nonce));
+        }
+        let both = || all.iter().zip(&reports);
+        let fwid = |(one, report): (&Chained<'_>, &Report)| check_fwid(report, one.leaf()?, policy);
+        let fwids = both().map(fwid).collect::<Result<Vec<_>, _>>()?;
+        let name = |(one, report): (&Chained<'_>, &Report)| Named::read(one.kind, report, one.leaf()?);
+        let named = both().map(name).collect::<Result<Vec<_>, _>>()?;
+        let serial = |certificate: Option<&Certificate>| certificate.map(|c| c.serial().to_vec()).unwrap_or_default();
+        let established = all.into_iter().zip(reports).zip(fwids).zip(named);
+        Ok(established
+            .map(|(((one, report), fwid), named)| Self {
+                kind: one.kind,
+                report,
+                named,
+                serial: serial(one.chain.first()),
+                device_serial: serial(one.chain.get(1)),
+                fwid,
+            })
+            .collect())
     }
 
     /// What is known before measurements are compared.
@@ -102,18 +163,28 @@ impl Authentic {
         }
     }
 
-    /// Floors of driver and VBIOS, then the mode.
-    pub(super) fn check_policy(&self, policy: &NvidiaPolicy) -> Result<Option<Feature>, Refusal> {
+    /// Floors of driver and VBIOS.
+    pub(super) fn check_floors(&self, policy: &NvidiaPolicy) -> Result<(), Refusal> {
         if let (Some(floor), Some(seen)) = (&policy.minimum_driver, &self.named.driver)
             && DriverVersion::parse(seen).is_none_or(|seen| seen < *floor)
         {
             return Err(refuse(codes::TCB, format_args!("driver {floor} or newer"), seen));
         }
-        if let Some(floor) = policy.minimum_vbios.get(&self.named.chip)
+        let floor = policy.minimum_vbios.get(&self.named.chip);
+        if floor.is_none() && !policy.minimum_vbios.is_empty() {
+            let seen = format_args!("{}, for which it has none", self.named.chip);
+            return Err(refuse(codes::TCB, "a chip for which the policy has an oldest VBIOS, as for others", seen));
+        }
+        if let Some(floor) = floor
             && VbiosVersion::parse(&self.named.vbios).is_none_or(|seen| seen < *floor)
         {
             return Err(refuse(codes::TCB, format_args!("VBIOS {floor} or newer"), &self.named.vbios));
         }
+        Ok(())
+    }
+
+    /// The mode.
+    pub(super) fn check_mode(&self, policy: &NvidiaPolicy) -> Result<Option<Feature>, Refusal> {
         let expected = format!("one of {:?}", policy.features);
         let feature = self.report.opaque.feature();
         let feature = feature.map_err(|v| refuse(codes::FEATURE, &expected, hex::encode(v)))?;
@@ -139,7 +210,9 @@ impl Named {
         let malformed = |seen| refuse(codes::REPORT_MALFORMED, "chip, driver and VBIOS by name", seen);
         let chip = chip(report, leaf).ok_or_else(|| malformed("no name of a chip"))?;
         check_kind(kind, &chip)?;
-        let driver = report.opaque.text(OpaqueData::DRIVER_VERSION).map(str::to_owned);
+        // A switch has no driver of its own, whatever its field 3 says.
+        let driver = report.opaque.text(OpaqueData::DRIVER_VERSION).filter(|_| kind == DeviceKind::NvidiaGpu);
+        let driver = driver.map(str::to_owned);
         let vbios = match kind {
             DeviceKind::NvidiaGpu if driver.is_none() => return Err(malformed("no driver version")),
             DeviceKind::NvidiaGpu => report.opaque.packed_vbios(),
@@ -147,6 +220,14 @@ impl Named {
         };
         Ok(Self { chip, driver, vbios: vbios.ok_or_else(|| malformed("no VBIOS version"))? })
     }
+}
+
+fn wrong_length(seen: usize) -> Refusal {
+    refuse(codes::CHAIN, format_args!("{CHAIN_LENGTH} certificates"), seen)
+}
+
+fn bad_chain(error: X509Error) -> Refusal {
+    refuse(codes::CHAIN, "a chain under the pinned device root", error)
 }
 
 fn check_fwid(report: &Report, leaf: &Certificate, policy: &NvidiaPolicy) -> Result<Option<Digest48>, Refusal> {

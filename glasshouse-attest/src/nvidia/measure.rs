@@ -23,14 +23,17 @@ pub(super) fn applies(rim: &VerifiedRim, device: &Authentic) -> bool {
     role(rim, device).is_some()
 }
 
-/// Refuses with `rim-version` for a manifest that is for none of the devices.
-pub(super) fn refuse_stray<'a>(
-    rims: impl IntoIterator<Item = &'a VerifiedRim>,
-    devices: &[Authentic],
-) -> Result<(), Refusal> {
-    let Some(stray) = rims.into_iter().find(|rim| !devices.iter().any(|device| applies(rim, device))) else {
+/// Refuses with `rim-version` for a manifest that is for none of the devices, where it stands for one that is missing.
+/// Beside all that are needed it is passed over, as NVIDIA's tools do: it is validly signed, and compared with nothing.
+pub(super) fn refuse_stray(rims: &[VerifiedRim], devices: &[Authentic]) -> Result<(), Refusal> {
+    let Some(stray) = rims.iter().find(|rim| !devices.iter().any(|device| applies(rim, device))) else {
         return Ok(());
     };
+    let has = |device: &Authentic, wanted| rims.iter().any(|rim| role(rim, device) == Some(wanted));
+    let complete = |d: &Authentic| (d.named.driver.is_none() || has(d, Role::Driver)) && has(d, Role::Vbios);
+    if !devices.is_empty() && devices.iter().all(complete) {
+        return Ok(());
+    }
     let versions = |d: &Authentic| match &d.named {
         Named { chip, driver: Some(driver), vbios } => format!("{chip} driver {driver} VBIOS {vbios}"),
         Named { chip, driver: None, vbios } => format!("{chip} VBIOS {vbios}"),
@@ -41,16 +44,16 @@ pub(super) fn refuse_stray<'a>(
     Err(refuse(codes::RIM_VERSION, format_args!("manifests for {expected}"), seen))
 }
 
-/// Compares a device's measurements with its manifests and adds to its claims what matched.
+/// The manifests of a device's driver, and those of its VBIOS.
 ///
 /// # Errors
-/// A refusal with [`codes::RIM_MISSING`], [`codes::RIM_VERSION`] (another board) or [`codes::MEASUREMENT`].
-pub(super) fn compare(
+/// A refusal with [`codes::RIM_MISSING`] or [`codes::RIM_VERSION`] (another board).
+pub(super) fn choose<'a>(
     device: &Authentic,
-    rims: &[VerifiedRim],
+    rims: &'a [VerifiedRim],
     policy: &NvidiaPolicy,
-    claims: &mut DeviceClaims,
-) -> Result<(), Refusal> {
+    claims: &DeviceClaims,
+) -> Result<[Vec<&'a VerifiedRim>; 2], Refusal> {
     let of = |wanted| rims.iter().filter(|rim| role(rim, device) == Some(wanted)).collect::<Vec<_>>();
     let (driver, mut vbios) = (of(Role::Driver), of(Role::Vbios));
     if policy.require_rim_for_board && !vbios.is_empty() {
@@ -65,8 +68,20 @@ pub(super) fn compare(
     if vbios.is_empty() && !policy.allow_missing_vbios_rim {
         return Err(missing("VBIOS", &device.named.vbios));
     }
-    for candidates in [driver, vbios] {
-        compare_one(device, &candidates, claims)?;
+    Ok([driver, vbios])
+}
+
+/// Compares a device's measurements with its manifests and adds to its claims what matched.
+///
+/// # Errors
+/// A refusal with [`codes::MEASUREMENT`].
+pub(super) fn compare(
+    device: &Authentic,
+    manifests: &[Vec<&VerifiedRim>; 2],
+    claims: &mut DeviceClaims,
+) -> Result<(), Refusal> {
+    for candidates in manifests {
+        compare_one(device, candidates, claims)?;
     }
     claims.matched.sort_unstable();
     claims.matched.dedup();

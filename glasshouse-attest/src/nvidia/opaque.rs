@@ -106,7 +106,7 @@ impl OpaqueData {
     /// Field 36, or field 21 where it says protected PCIe. `Ok(None)` when the firmware states no mode.
     ///
     /// # Errors
-    /// The bytes of a value that has no meaning.
+    /// The bytes of a value that has no meaning, or that field 21 contradicts.
     pub fn feature(&self) -> Result<Option<Feature>, Vec<u8>> {
         let legacy = match self.field(Self::PROTECTED_PCIE) {
             None => None,
@@ -121,6 +121,10 @@ impl OpaqueData {
             Some([2] | [2, 0]) => Feature::Ppcie,
             Some(value) => return Err(value.to_vec()),
         };
+        // Two fields that contradict each other: NVLink would be in the clear, or not.
+        if legacy == Some(Feature::Ppcie) && stated != Feature::Ppcie {
+            return Err(self.field(Self::FEATURE_FLAG).unwrap_or_default().to_vec());
+        }
         Ok(Some(stated))
     }
 }
@@ -149,6 +153,11 @@ mod tests {
         assert_eq!(of(&[21, 0, 1, 0, 0x54]), Err(vec![0x54]));
         assert_eq!(of(&[36, 0, 2, 0, 1, 0]), Ok(Some(Feature::Mpt)));
         assert_eq!(of(&[36, 0, 2, 0, 3, 0]), Err(vec![3, 0]));
+        assert_eq!(of(&[21, 0, 1, 0, 0xaa, 36, 0, 2, 0, 2, 0]), Ok(Some(Feature::Ppcie)));
+        for mode in [0, 1] {
+            assert_eq!(of(&[21, 0, 1, 0, 0xaa, 36, 0, 2, 0, mode, 0]), Err(vec![mode, 0]));
+            assert!(of(&[21, 0, 1, 0, 0x55, 36, 0, 2, 0, mode, 0]).is_ok());
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub struct NvidiaPolicy {
     /// The oldest driver that is accepted.
     pub minimum_driver: Option<DriverVersion>,
     /// The oldest VBIOS that is accepted, by chip as the certificate names it (`GH100`, `GB100`, `LS10`): versions of
-    /// different chips do not compare.
+    /// different chips do not compare. With one for some chip, a chip without is refused.
     pub minimum_vbios: BTreeMap<String, VbiosVersion>,
     /// The modes that are accepted. A list without all three refuses firmware that states no mode.
     pub features: Vec<Feature>,
@@ -100,7 +100,8 @@ impl NvidiaRoots {
 /// What an appraisal is given beside the evidence, none of it trusted: everything is verified under the roots.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NvidiaCollateral<'a> {
-    /// Reference manifests, XML: those of the devices' drivers and VBIOS, and no others.
+    /// Reference manifests, XML: those of the devices' drivers and VBIOS. Others stand for
+    /// none of these.
     pub rims: &'a [&'a [u8]],
     /// Revocation lists, DER. Those of other issuers are passed over.
     pub crls: &'a [&'a [u8]],

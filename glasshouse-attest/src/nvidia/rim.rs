@@ -84,15 +84,16 @@ pub(super) fn verify_rims(
             return Err(refuse(codes::RIM_DIGEST, format_args!("content with SHA-384 {expected}"), digest));
         }
     }
-    for Opened { chain, .. } in &opened {
-        x509::verify_chain(chain, roots, links)
-            .map_err(|error| refuse(codes::RIM_CHAIN, "a signer under the pinned CoRIM root", error))?;
+    let bad_chain = |error| refuse(codes::RIM_CHAIN, "a signer under the pinned CoRIM root", error);
+    let chains = opened.iter().map(Opened::chain).collect::<Result<Vec<_>, _>>().map_err(bad_chain)?;
+    for chain in &chains {
+        x509::verify_chain(chain, roots, links).map_err(bad_chain)?;
     }
-    for Opened { chain, .. } in &opened {
+    for chain in &chains {
         x509::check_validity(chain, at)
             .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
     }
-    for Opened { chain, .. } in &opened {
+    for chain in &chains {
         x509::check_revocation(chain, revocation, usize::MAX, at, links)
             .map_err(|error| codes::refuse_revoked(codes::RIM_REVOKED, error))?;
     }
@@ -103,7 +104,6 @@ pub(super) fn verify_rims(
 /// A manifest whose signature holds under the key of the certificate that it brings; who that is, is not known yet.
 struct Opened {
     signed: SignedDocument,
-    chain: Vec<Certificate>,
     /// Of the content as it is.
     digest: Digest48,
     /// Of the content that was signed.
@@ -114,15 +114,16 @@ impl Opened {
     fn new(document: &[u8]) -> Result<Self, Refusal> {
         let unsigned = |seen: String| refuse(codes::RIM_SIGNATURE, "a manifest with one enveloped signature", seen);
         let signed = SignedDocument::parse(document).map_err(unsigned)?;
-        let chain: Vec<Certificate> = (0..)
-            .zip(&signed.chain)
-            .map(|(position, der)| Certificate::from_der(der, position))
-            .collect::<Result<_, _>>()
-            .map_err(|error| refuse(codes::RIM_CHAIN, "the signer's certificates", error))?;
-        let signer = chain.first().ok_or_else(|| unsigned("no certificate of the signer".to_owned()))?;
-        let expected = signed.signed_digest(signer).map_err(unsigned)?;
+        let signer = signed.chain.first().ok_or_else(|| unsigned("no certificate of the signer".to_owned()))?;
+        let signer = Certificate::from_der(signer, 0).map_err(|error| unsigned(error.to_string()))?;
+        let expected = signed.signed_digest(&signer).map_err(unsigned)?;
         let digest = signed.content_digest();
-        Ok(Self { signed, chain, digest, expected })
+        Ok(Self { signed, digest, expected })
+    }
+
+    /// The signer's chain, leaf first.
+    fn chain(&self) -> Result<Vec<Certificate>, x509::X509Error> {
+        (0..).zip(&self.signed.chain).map(|(position, der)| Certificate::from_der(der, position)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use super::measure;
 use super::opaque::Feature;
 use super::policy::{NvidiaCollateral, NvidiaPolicy, NvidiaRoots};
 use super::rim::verify_rims;
-use crate::x509::{Revocation, VerifiedLinks};
+use crate::x509::{Revocation, VerifiedLinks, X509Error};
 
 /// Verifies devices by one policy under one set of roots.
 #[derive(Clone, Debug)]
@@ -43,9 +43,9 @@ impl NvidiaVerifier {
         nonce: &Nonce32,
         at: UnixMillis,
     ) -> Result<DeviceClaims, Refusal> {
-        let mut appraisal = Appraisal::new(self, collateral, at)?;
-        let device = appraisal.authenticate(device, nonce)?;
-        let mut claims = appraisal.compare(&[device])?;
+        let mut appraisal = Appraisal::new(self, collateral, at);
+        let devices = appraisal.authenticate(&[device], nonce)?;
+        let mut claims = appraisal.compare(&devices)?;
         claims.pop().ok_or_else(|| refuse(codes::REPORT_MALFORMED, "one device", "none"))
     }
 
@@ -62,22 +62,26 @@ impl NvidiaVerifier {
         nonce: &Nonce32,
         at: UnixMillis,
     ) -> Result<Vec<DeviceClaims>, Refusal> {
-        let mut appraisal = Appraisal::new(self, collateral, at)?;
-        let mut devices = Vec::new();
+        let mut appraisal = Appraisal::new(self, collateral, at);
+        let entries: Vec<_> = evidence.0.iter().filter(|entry| entry.kind != DeviceKind::NrasToken).collect();
+        let given: Vec<_> = entries
+            .iter()
+            .map(|entry| Device { kind: entry.kind, report: &entry.report.0, chain: &entry.chain.0 })
+            .collect();
+        let devices = appraisal.authenticate(&given, nonce)?;
+        // Both: one chip may hold leaves of two firmwares, and a leaf's serial is only its key's fingerprint.
         let (mut leaves, mut identities) = (BTreeSet::new(), BTreeSet::new());
-        for entry in evidence.0.iter().filter(|entry| entry.kind != DeviceKind::NrasToken) {
-            let device = Device { kind: entry.kind, report: &entry.report.0, chain: &entry.chain.0 };
-            let device = appraisal.authenticate(device, nonce)?;
+        for device in &devices {
+            if !leaves.insert(&device.serial) || !identities.insert(&device.device_serial) {
+                let serial = hex::encode(&device.device_serial);
+                return Err(refuse(codes::DUPLICATE_DEVICE, "distinct devices", format_args!("{serial} twice")));
+            }
+        }
+        for (entry, device) in entries.iter().zip(&devices) {
             if entry.serial.0 != device.serial {
                 let (expected, seen) = (hex::encode(&device.serial), hex::encode(&entry.serial.0));
                 return Err(refuse(codes::DEVICE_SERIAL, expected, seen));
             }
-            // Both: one chip may hold leaves of two firmwares, and a leaf's serial is only its key's fingerprint.
-            if !leaves.insert(device.serial.clone()) || !identities.insert(device.device_serial.clone()) {
-                let serial = hex::encode(&device.device_serial);
-                return Err(refuse(codes::DUPLICATE_DEVICE, "distinct devices", format_args!("{serial} twice")));
-            }
-            devices.push(device);
         }
         let claims = appraisal.compare(&devices)?;
         self.check_modes(&claims)?;
@@ -106,41 +110,47 @@ struct Appraisal<'a> {
     policy: &'a NvidiaPolicy,
     roots: &'a NvidiaRoots,
     rims: &'a [&'a [u8]],
-    revocation: Revocation,
+    revocation: Result<Revocation, X509Error>,
     at: UnixMillis,
     links: VerifiedLinks,
 }
 
 impl<'a> Appraisal<'a> {
-    fn new(verifier: &'a NvidiaVerifier, collateral: NvidiaCollateral<'a>, at: UnixMillis) -> Result<Self, Refusal> {
-        let revocation = Revocation::from_der(collateral.crls, collateral.ocsp);
-        Ok(Self {
+    fn new(verifier: &'a NvidiaVerifier, collateral: NvidiaCollateral<'a>, at: UnixMillis) -> Self {
+        Self {
             policy: &verifier.policy,
             roots: &verifier.roots,
             rims: collateral.rims,
-            revocation: revocation.map_err(|error| codes::refuse_revoked(codes::REVOKED, error))?,
+            revocation: Revocation::from_der(collateral.crls, collateral.ocsp),
             at,
             links: VerifiedLinks::default(),
-        })
+        }
     }
 
-    fn authenticate(&mut self, device: Device<'_>, nonce: &Nonce32) -> Result<Authentic, Refusal> {
+    fn authenticate(&mut self, devices: &[Device<'_>], nonce: &Nonce32) -> Result<Vec<Authentic>, Refusal> {
         let trusted = (self.policy, self.roots.device.as_slice(), &self.revocation);
-        Authentic::verify(device, nonce, trusted, self.at, &mut self.links)
+        Authentic::verify_all(devices, nonce, trusted, self.at, &mut self.links)
     }
 
+    /// Check by check over all devices.
     fn compare(mut self, devices: &[Authentic]) -> Result<Vec<DeviceClaims>, Refusal> {
-        let trusted = (self.roots.rim.as_slice(), &self.revocation);
+        let refuse_revoked = |error: &X509Error| codes::refuse_revoked(codes::REVOKED, error.clone());
+        let trusted = (self.roots.rim.as_slice(), self.revocation.as_ref().map_err(refuse_revoked)?);
         let rims = verify_rims(self.rims, trusted, self.at, &mut self.links)?;
         measure::refuse_stray(&rims, devices)?;
-        let one = |device: &Authentic| {
-            let mut claims = device.claims();
-            if !self.policy.dangerous_no_measurements {
-                measure::compare(device, &rims, self.policy, &mut claims)?;
+        let mut claims: Vec<_> = devices.iter().map(Authentic::claims).collect();
+        if !self.policy.dangerous_no_measurements {
+            let chosen =
+                devices.iter().zip(&claims).map(|(device, claims)| measure::choose(device, &rims, self.policy, claims));
+            let chosen = chosen.collect::<Result<Vec<_>, _>>()?;
+            for ((device, manifests), claims) in devices.iter().zip(&chosen).zip(&mut claims) {
+                measure::compare(device, manifests, claims)?;
             }
-            claims.feature = device.check_policy(self.policy)?;
-            Ok(claims)
-        };
-        devices.iter().map(one).collect()
+        }
+        devices.iter().try_for_each(|device| device.check_floors(self.policy))?;
+        for (device, claims) in devices.iter().zip(&mut claims) {
+            claims.feature = device.check_mode(self.policy)?;
+        }
+        Ok(claims)
     }
 }

@@ -11,6 +11,7 @@ use x509_cert::time::Time;
 
 use super::certificate::{Certificate, is_pss_sha384};
 use super::codes::{self, refuse};
+use super::tcb::Product;
 use crate::x509::split;
 
 const MAX_DER: usize = 256 * 1024;
@@ -64,6 +65,14 @@ pub(super) fn check(
         return Err(refused(format!("none of {:?}", root.subject())));
     }
     Ok(())
+}
+
+/// Whether a list may be of a product's root, by name; one that cannot be read may be of any.
+pub(super) fn may_be_of(list: &[u8], product: Product) -> bool {
+    let others = [Product::Milan, Product::Genoa, Product::Turin].into_iter().filter(|other| *other != product);
+    let Ok(list) = parse(list) else { return true };
+    let name = |product: Product| format!("ARK-{product}").into_bytes();
+    !others.map(name).any(|other| list.issuer.windows(other.len()).any(|part| part == other))
 }
 
 fn parse(der: &[u8]) -> Result<Crl, &'static str> {

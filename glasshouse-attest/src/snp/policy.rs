@@ -55,6 +55,8 @@ impl SnpPolicy {
         .into_iter()
         .filter(|(on, _)| *on)
         .map(|(_, name)| name.to_owned())
+        // Software at the levels above asked for nothing, and can change what is at this one.
+        .chain((self.vmpl > 0).then(|| format!("vmpl {}", self.vmpl)))
         .collect()
     }
 }
@@ -72,6 +74,7 @@ mod tests {
         .unwrap();
         assert_eq!(policy.minimum_tcb[&Product::Milan], Tcb { snp: 8, microcode: 115, ..Tcb::default() });
         assert!(policy.relaxations().is_empty());
+        assert_eq!(SnpPolicy { vmpl: 2, ..policy }.relaxations(), ["vmpl 2"]);
         for bad in [
             json!({"allow_debug": true}),
             json!({"minimum_tcb": {"naples": {}}}),

@@ -131,6 +131,9 @@ pub struct Report {
     pub launch_tcb: TcbBytes,
 }
 
+/// PLATFORM_INFO's bits that have a meaning (AMD 56860): SMT, TSME, ECC, RAPL, ciphertext hiding, alias check; trusted I/O.
+const PLATFORM_INFO: u64 = 0b1011_1111;
+
 impl Report {
     /// Reads the signed bytes. Every reserved byte must be zero.
     ///
@@ -164,8 +167,8 @@ impl Report {
         }
         let current_tcb = TcbBytes(c.array().ok_or(SHORT)?);
         let platform_info = c.u64().ok_or(SHORT)?;
-        if platform_info >> 8 != 0 {
-            return Err("reserved bytes of the platform information");
+        if platform_info & !PLATFORM_INFO != 0 {
+            return Err("reserved bits of the platform information");
         }
         let (author_key, signing_key) = key_info(c.u32().ok_or(SHORT)?)?;
         reserved(c, 4)?;

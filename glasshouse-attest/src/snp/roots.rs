@@ -52,19 +52,17 @@ impl SnpRoots {
         if same { Ok(()) } else { Err(refused(format!("another key or validity of {name:?}"))) }
     }
 
-    /// The issuer of a VCEK or VLEK: from the chain that came with it, or else a known one.
+    /// The issuer of a VCEK or VLEK: from the chain that came with it, or else, where that leads nowhere by name, a known one.
     pub(super) fn issuer_of(&self, vek: &Certificate, chain: &[Certificate]) -> Result<Issuer, Refusal> {
         let refused = |seen: String| refuse(codes::CHAIN, "a VCEK or VLEK under a pinned AMD root", seen);
         let name = vek.issuer();
         let (product, signs) = role_of(&name).ok_or_else(|| refused(format!("the issuer {name:?}")))?;
-        let issuer = match chain.is_empty() {
-            false => self.through_chain(vek, chain, (product, signs)).map_err(refused)?,
-            true => self
-                .keys
-                .iter()
-                .find(|key| key.product == product && key.signs == signs)
-                .cloned()
-                .ok_or_else(|| refused(format!("the issuer {name:?}, of which no certificate was passed")))?,
+        let issuer = match upwards(vek, chain) {
+            Ok([issuer, root]) => self.under_root(issuer, root, (product, signs)).map_err(refused)?,
+            Err(lacking) => {
+                let known = self.keys.iter().find(|key| key.product == product && key.signs == signs);
+                known.cloned().ok_or_else(|| refused(lacking))?
+            }
         };
         if vek.signed_by(&issuer.key) {
             return Ok(issuer);
@@ -75,16 +73,6 @@ impl SnpRoots {
     /// The pinned roots, product by product.
     pub(crate) fn pinned(&self) -> impl Iterator<Item = (Product, Digest48)> {
         self.roots.iter().map(|(product, root)| (*product, *root))
-    }
-
-    fn through_chain(
-        &self,
-        vek: &Certificate,
-        chain: &[Certificate],
-        (product, signs): (Product, SigningKey),
-    ) -> Result<Issuer, String> {
-        let [issuer, root] = upwards(vek, chain)?;
-        self.under_root(issuer, root, (product, signs))
     }
 
     fn under_root(

@@ -57,7 +57,7 @@ impl SnpVerifier {
     }
 
     /// Verifies one report, and that no certificate of its chain is in a revocation list (DER) of its root. Lists of
-    /// other roots are passed over; where there are lists or the policy asks for one, the chain must be passed.
+    /// other roots are passed over; where there is one of its root or the policy asks for one, the chain must be passed.
     ///
     /// # Errors
     /// As [`Self::verify`].
@@ -73,11 +73,17 @@ impl SnpVerifier {
                 .map_err(|e| refuse(codes::CERTIFICATE_MALFORMED, "certificates as AMD issues them", e))
         };
         let vek = read((0, evidence.vek))?;
-        let chain = (1..).zip(evidence.chain.iter().copied()).map(read).collect::<Result<Vec<_>, _>>()?;
+        // One of no use beside those that lead to the root refuses nothing; where they do not, it is told.
+        let (chain, unreadable): (Vec<_>, Vec<_>) =
+            (1..).zip(evidence.chain.iter().copied()).map(read).partition(Result::is_ok);
+        let chain: Vec<_> = chain.into_iter().flatten().collect();
         let parts = authentic(evidence.report, &vek)?;
-        let issuer = self.roots.issuer_of(&vek, &chain)?;
+        let issuer = match (self.roots.issuer_of(&vek, &chain), unreadable.into_iter().next()) {
+            (Err(_), Some(Err(unreadable))) => return Err(unreadable),
+            (issuer, _) => issuer?,
+        };
         check_validity(&vek, &issuer, at)?;
-        self.check_revocation(&vek, &chain, crls, at)?;
+        self.check_revocation(&vek, &chain, issuer.product, crls, at)?;
 
         let malformed = |seen| refuse(codes::REPORT_MALFORMED, "a report of version 2 to 5", seen);
         let report = Report::parse(parts.signed).map_err(malformed)?;
@@ -99,11 +105,12 @@ impl SnpVerifier {
         &self,
         vek: &Certificate,
         chain: &[Certificate],
+        product: Product,
         crls: &[&[u8]],
         at: UnixMillis,
     ) -> Result<(), Refusal> {
         let needed = self.policy.require_crl;
-        if crls.is_empty() && !needed {
+        if !needed && !crls.iter().any(|list| crl::may_be_of(list, product)) {
             return Ok(());
         }
         let absent = |seen| refuse(codes::CRL, "the chain whose root signed the revocation list", seen);

@@ -18,7 +18,7 @@ pub struct DcapClaims {
     pub evaluation_data_number: u32,
     /// Family, model, stepping, platform type and SKU of the processor.
     pub fmspc: Fixed<6>,
-    /// Whether the measurements are reference values of the policy that cover the launch: MRTD, RTMR1 and RTMR2 of a TD,
+    /// Whether the measurements are reference values of the policy that cover the launch: MRTD and RTMR0 to RTMR2 of a TD,
     /// MRENCLAVE of an enclave. Without, this is no evidence of a `CpuTee`.
     pub measured: bool,
 }

@@ -3,13 +3,13 @@
 use crate::codes::codes;
 
 codes! {
-    /// The bytes are not a quote that this verifier understands, or not only one.
+    /// The bytes are longer than any quote.
     QUOTE_MALFORMED = "quote-malformed", "pass the quote's bytes whole, with nothing but zeros behind them";
     /// The quote is of the other kind of TEE.
     TEE_TYPE = "tee-type", "pass TDX quotes as TDX and SGX quotes as SGX";
     /// The collateral cannot be read.
     COLLATERAL_MALFORMED = "collateral-malformed", "fetch the quote's collateral again";
-    /// A signature in the quote does not verify: the attestation key's over the report, or the platform's over that key.
+    /// The bytes are no whole quote, or a signature in it does not verify: the attestation key's over the report, or the platform's over that key.
     SIGNATURE = "signature", "the quote was changed or cut, or it was put together from several";
     /// A certificate chain does not lead to Intel's root.
     CHAIN = "chain", "only quotes and collateral under Intel's SGX root count";

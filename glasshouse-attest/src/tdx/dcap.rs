@@ -105,7 +105,27 @@ pub(super) fn check_tcb(claims: &QuoteClaims, policy: &DcapPolicy, at: UnixMilli
     {
         return Err(refused("advisories that the policy allows by name", format!("{status:?}, {id}")));
     }
+    if let Some(current) = &claims.platform.current_tcb_level {
+        check_current(status_of(current.tcb_status), &current.advisory_ids, policy)?;
+    }
     Ok(status)
+}
+
+/// The TCB that the platform of a TD 1.5 has now, beside the one that it was launched on.
+fn check_current(status: TcbStatus, advisories: &[String], policy: &DcapPolicy) -> Result<(), Refusal> {
+    let refused = |expected: &str, seen: String| refuse(codes::TCB, expected, format!("{seen} now"));
+    let out_of_date = status.is_out_of_date() && !policy.dangerous_allow_out_of_date;
+    let allowed = status == TcbStatus::UpToDate || policy.allow_tcb_statuses.contains(&status);
+    if !allowed || out_of_date || status == TcbStatus::Revoked {
+        return Err(refused("a TCB that the policy accepts", format!("{status:?}")));
+    }
+    let mut advisories = advisories.iter().filter(|id| !policy.allow_advisories.contains(*id));
+    match advisories.next() {
+        Some(id) if status != TcbStatus::UpToDate => {
+            Err(refused("advisories that the policy allows by name", format!("{status:?}, {id}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 const ERRORS: [(&str, Code); 23] = [
@@ -163,4 +183,29 @@ fn status_to(status: TcbStatus) -> Option<dcap_qvl::TcbStatus> {
         TcbStatus::TdRelaunchAdvisedConfigurationNeeded => Theirs::TDRelaunchAdvisedConfigurationNeeded,
         TcbStatus::Revoked => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_current_tcb_is_held_to_the_same_policy() {
+        let advisories = ["INTEL-SA-00615".to_owned()];
+        let check = |status, policy: &DcapPolicy| check_current(status, &advisories, policy).map_err(|r| r.code);
+        let strict = DcapPolicy::default();
+        assert_eq!(check(TcbStatus::UpToDate, &strict), Ok(()));
+        assert_eq!(check(TcbStatus::SwHardeningNeeded, &strict), Err(codes::TCB));
+        let status = DcapPolicy {
+            allow_tcb_statuses: [TcbStatus::SwHardeningNeeded, TcbStatus::OutOfDate, TcbStatus::Revoked].into(),
+            ..strict
+        };
+        assert_eq!(check(TcbStatus::SwHardeningNeeded, &status), Err(codes::TCB));
+        let all = DcapPolicy { allow_advisories: advisories.clone().into(), ..status };
+        assert_eq!(check(TcbStatus::SwHardeningNeeded, &all), Ok(()));
+        assert_eq!(check(TcbStatus::OutOfDate, &all), Err(codes::TCB));
+        let lax = DcapPolicy { dangerous_allow_out_of_date: true, ..all };
+        assert_eq!(check(TcbStatus::OutOfDate, &lax), Ok(()));
+        assert_eq!(check(TcbStatus::Revoked, &lax), Err(codes::TCB));
+    }
 }

@@ -25,6 +25,9 @@ pub struct DcapPolicy {
     pub allow_advisories: BTreeSet<String>,
     /// Accepts TDs that are bound to service TDs.
     pub allow_service_td: bool,
+    /// Lets reference values without RTMR0 count for a CPU TEE: the host may then choose the firmware's configuration,
+    /// its ACPI tables and secure-boot keys among it.
+    pub allow_unmeasured_firmware_configuration: bool,
     /// Accepts platforms whose firmware lacks published security fixes, when their status is allowed.
     pub dangerous_allow_out_of_date: bool,
     /// Accepts TDs and enclaves whose memory the host may read.
@@ -33,6 +36,14 @@ pub struct DcapPolicy {
     pub dangerous_no_measurements: bool,
     /// Accepts a quote whose report data was not told to the verifier: it may answer anyone's session.
     pub dangerous_no_report_data: bool,
+}
+
+impl DcapPolicy {
+    /// Whether one of its sets of reference values covers as much of the launch as it asks for.
+    pub(crate) fn covers(&self, reference: &TdMeasurements) -> bool {
+        let relaxed = self.allow_unmeasured_firmware_configuration && reference.cover_the_kernel();
+        relaxed || reference.cover_the_launch()
+    }
 }
 
 /// Reference values of one TD. What is `None` may be anything.
@@ -62,8 +73,12 @@ pub struct TdMeasurements {
 }
 
 impl TdMeasurements {
-    /// Whether kernel, initrd and root file system are covered, as a `CpuTee` asks for.
+    /// Whether firmware configuration, kernel, initrd and root file system are covered, as a `CpuTee` asks for.
     pub fn cover_the_launch(&self) -> bool {
+        self.rtmr0.is_some() && self.cover_the_kernel()
+    }
+
+    fn cover_the_kernel(&self) -> bool {
         self.rtmr1.is_some() && self.rtmr2.is_some()
     }
 
@@ -167,6 +182,7 @@ impl DcapPolicy {
         all.extend(list("allow_advisories", self.allow_advisories.iter().cloned().collect()));
         let switches = [
             (self.allow_service_td, "allow_service_td"),
+            (self.allow_unmeasured_firmware_configuration, "allow_unmeasured_firmware_configuration"),
             (self.dangerous_allow_out_of_date, "dangerous_allow_out_of_date"),
             (self.dangerous_allow_debug, "dangerous_allow_debug"),
             (self.dangerous_no_measurements, "dangerous_no_measurements"),

@@ -1,4 +1,4 @@
-use dcap_qvl::quote::{AuthData, AuthDataV3, Header, Quote};
+use dcap_qvl::quote::{AuthData, AuthDataV3, Quote};
 use glasshouse_core::refusal::Refusal;
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
@@ -8,7 +8,7 @@ use x509_cert::der::Decode as _;
 
 use super::codes::{self, refuse};
 use super::collateral::Collateral;
-use crate::x509::der_from_pem;
+use crate::x509::{der_from_pem, split};
 
 /// Quotes are some 5 KiB; a guest device's buffer is 8 or 16.
 const MAX_QUOTE: usize = 64 * 1024;
@@ -39,13 +39,13 @@ pub(super) struct StrictQuote {
 impl StrictQuote {
     /// Parses, and leaves no byte unread: lengths agree inside and out, types are the expected ones, and nothing but
     /// zeros, to which guest devices pad, follows.
-    pub(super) fn parse(bytes: &[u8], tee: Tee, collateral: &Collateral) -> Result<Self, Refusal> {
-        let malformed = |seen: &str| refuse(codes::QUOTE_MALFORMED, "a DCAP quote of version 3, 4 or 5", seen);
+    pub(super) fn parse(bytes: &[u8], collateral: &Collateral) -> Result<Self, Refusal> {
+        // As with every other kind of evidence: bytes of another form are bytes that nobody signed so.
+        let malformed = |seen: &str| refuse(codes::SIGNATURE, "a DCAP quote of version 3, 4 or 5, whole", seen);
         if bytes.len() > MAX_QUOTE {
-            return Err(malformed("more than 64 KiB"));
+            return Err(refuse(codes::QUOTE_MALFORMED, "a DCAP quote", "more than 64 KiB"));
         }
         let quote = Quote::parse(bytes).map_err(|_| malformed("another structure, or a cut one"))?;
-        check_header(&quote.header, tee)?;
         let length = exact_length(&quote).ok_or_else(|| malformed("parts of other lengths or types"))?;
         let (whole, padding) = bytes.split_at_checked(length).ok_or_else(|| malformed("a cut structure"))?;
         let declared = whole.get(quote.signed_length()..).and_then(|rest| rest.first_chunk()).copied();
@@ -86,14 +86,15 @@ impl StrictQuote {
         }
         Err(unsigned("a quoting enclave's report whose signature does not verify"))
     }
-}
 
-fn check_header(header: &Header, tee: Tee) -> Result<(), Refusal> {
-    let seen = if header.is_sgx() { Tee::Sgx } else { Tee::Tdx };
-    if seen == tee {
-        return Ok(());
+    /// Whether it is of this kind of TEE.
+    pub(super) fn check_tee(&self, tee: Tee) -> Result<(), Refusal> {
+        let seen = if self.quote.header.is_sgx() { Tee::Sgx } else { Tee::Tdx };
+        if seen == tee {
+            return Ok(());
+        }
+        Err(refuse(codes::TEE_TYPE, format_args!("{tee:?}"), format_args!("{seen:?}")))
     }
-    Err(refuse(codes::TEE_TYPE, format_args!("{tee:?}"), format_args!("{seen:?}")))
 }
 
 /// The length of everything that is part of the quote. `None` where a part has another type than the one it is read as.
@@ -119,7 +120,7 @@ fn exact_length(quote: &Quote) -> Option<usize> {
 
 /// The platform's chain: the collateral's where it has one, as [`dcap_qvl`] prefers it, or else the quote's.
 fn pck_chain(auth: &AuthDataV3, collateral: &Collateral) -> Result<Vec<Vec<u8>>, Refusal> {
-    let malformed = |seen: &str| refuse(codes::QUOTE_MALFORMED, "the chain of the platform's certificate in PEM", seen);
+    let malformed = |seen: &str| refuse(codes::CHAIN, "the chain of the platform's certificate in PEM", seen);
     let data = &auth.certification_data;
     let pem = match (data.cert_type, collateral.pck_chain()) {
         (PCK_CHAIN, None) => data.body.data.strip_suffix(&[0]).unwrap_or(&data.body.data),
@@ -131,6 +132,22 @@ fn pck_chain(auth: &AuthDataV3, collateral: &Collateral) -> Result<Vec<Vec<u8>>,
         2 | 3 => Ok(chain),
         _ => Err(malformed("another number of certificates than leaf, intermediate and root")),
     }
+}
+
+/// Whether each certificate is signed by the next one.
+pub(super) fn check_links(chain: &[Vec<u8>]) -> Result<(), Refusal> {
+    for (child, issuer) in chain.iter().zip(chain.iter().skip(1)) {
+        let holds = || {
+            let (signed, _, signature) = split(child).ok()?;
+            let signature = Signature::from_der(signature.as_bytes()?).ok()?;
+            p256_key(issuer)?.verify(signed, &signature).ok()
+        };
+        if holds().is_none() {
+            let expected = "a platform certificate under Intel's root";
+            return Err(refuse(codes::CHAIN, expected, "a certificate that the next one did not sign"));
+        }
+    }
+    Ok(())
 }
 
 fn verifies(key: &VerifyingKey, message: &[u8], signature: &[u8]) -> bool {

@@ -9,7 +9,7 @@ use super::codes::{self, refuse};
 use super::collateral::{Collateral, check_certificates};
 use super::dcap::{self, IntelRoot};
 use super::policy::DcapPolicy;
-use super::quote::{StrictQuote, Tee};
+use super::quote::{StrictQuote, Tee, check_links};
 use crate::report_data::ReportData;
 
 /// Verifies quotes by one policy under one root.
@@ -66,12 +66,15 @@ impl DcapVerifier {
         report_data: ReportData<'_>,
         at: UnixMillis,
     ) -> Result<DcapClaims, Refusal> {
-        let strict = StrictQuote::parse(bytes, tee, collateral)?;
+        let strict = StrictQuote::parse(bytes, collateral)?;
         strict.check_signatures(bytes)?;
+        strict.check_tee(tee)?;
         // A root that the chain brings is looked at by nobody else: the pinned one stands in its place.
         if let Some(root) = strict.pck_chain.get(2).map(sha256).filter(|root| *root != self.root.sha256()) {
             return Err(refuse(codes::CHAIN, format_args!("the root {}", self.root.sha256()), root));
         }
+        // The links before the windows; the one to a root that the quote does not bring follows with the collateral.
+        check_links(&strict.pck_chain)?;
         let validity = [codes::CERTIFICATE_VALIDITY, codes::CERTIFICATE_VALIDITY];
         check_certificates("a certificate of the platform", &strict.pck_chain, at, validity)?;
         collateral.check_windows(&self.root.sha256(), at)?;
@@ -110,7 +113,7 @@ impl DcapVerifier {
                 let fits = fitting.peek().is_some();
                 let [rtmr0, rtmr1, rtmr2, rtmr3] = td.rtmr.map(|register| register.short());
                 let seen = format!("MRTD {}, RTMRs {rtmr0} {rtmr1} {rtmr2} {rtmr3}", td.mrtd);
-                (fits, fitting.any(|reference| reference.cover_the_launch()), self.policy.measurements.len(), seen)
+                (fits, fitting.any(|reference| self.policy.covers(reference)), self.policy.measurements.len(), seen)
             }
             Body::Enclave(enclave) => {
                 let mut fitting = self.policy.enclaves.iter().filter(|reference| reference.fit(enclave)).peekable();

@@ -74,11 +74,14 @@ impl TeeKind {
         }
     }
 
-    /// Where the report data is: behind a quote's header in the TD report (Intel 348549), in the report (AMD 56860).
-    const fn report_data(self) -> usize {
-        match self {
-            Self::Tdx => 48 + 520,
-            Self::SevSnp => 0x50,
+    /// Where the report data is: behind a quote's header in the TD report (Intel 348549), in the report (AMD 56860). A
+    /// quote of version 5 has six bytes of type and size before the TD report; of another version nothing is known.
+    fn report_data(self, evidence: &[u8]) -> Option<usize> {
+        match (self, evidence.first_chunk().map(|version| u16::from_le_bytes(*version))) {
+            (Self::Tdx, Some(4)) => Some(48 + 520),
+            (Self::Tdx, Some(5)) => Some(48 + 6 + 520),
+            (Self::Tdx, _) => None,
+            (Self::SevSnp, _) => Some(0x50),
         }
     }
 }
@@ -126,7 +129,9 @@ pub(super) fn quote(
     if after != expected {
         return Err(failed(format!("the request was changed by somebody else: generation {after}, not {expected}")));
     }
-    if evidence.get(kind.report_data()..).and_then(|rest| rest.first_chunk()) != Some(report_data.as_bytes()) {
+    let at = kind.report_data(&evidence);
+    let at = at.ok_or_else(|| failed("a quote that is of neither version 4 nor 5; update this attestor".to_owned()))?;
+    if evidence.get(at..).and_then(|rest| rest.first_chunk()) != Some(report_data.as_bytes()) {
         return Err(failed("evidence that does not carry the report data that was asked for".to_owned()));
     }
     Ok(match kind {

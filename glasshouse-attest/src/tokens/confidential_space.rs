@@ -72,7 +72,7 @@ pub struct ConfidentialSpacePolicy {
     pub minimum_support: Option<Support>,
     /// The oldest Confidential Space image, as `swversion` numbers it: 251001.
     pub minimum_version: Option<u64>,
-    /// How far `nbf` and `iat` may lie ahead of the clock.
+    /// How far `nbf` and `iat` may lie ahead of the clock; in a session at most [`MAX_CLOCK_AHEAD_SECONDS`](super::MAX_CLOCK_AHEAD_SECONDS).
     pub max_clock_ahead_seconds: u32,
     /// Accepts debug images: their operator can read everything.
     pub dangerous_allow_debug: bool,
@@ -98,14 +98,14 @@ impl Default for ConfidentialSpacePolicy {
 impl ConfidentialSpacePolicy {
     /// Every relaxation that is in force, by name, for the verdict.
     pub fn relaxations(&self) -> Vec<String> {
-        [
+        let usual = Self::default().issuers;
+        let others = self.issuers.iter().filter(|issuer| !usual.contains(issuer));
+        let switches = [
             (self.dangerous_allow_debug, "dangerous_allow_debug"),
             (self.dangerous_no_measurements, "dangerous_no_measurements"),
-        ]
-        .into_iter()
-        .filter(|(on, _)| *on)
-        .map(|(_, name)| name.to_owned())
-        .collect()
+        ];
+        let switches = switches.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned());
+        others.map(|issuer| format!("issuers {}", one_line(issuer))).chain(switches).collect()
     }
 }
 

@@ -23,16 +23,16 @@ impl Jwks {
     /// Reads a key set.
     ///
     /// # Errors
-    /// [`codes::KEYS_MALFORMED`]: no strict JSON, a key of a known type that is none, two keys with one id, or no key.
+    /// [`codes::KEYS_MALFORMED`]: no strict JSON, a key with an id and of a known type that is none, two keys with one id, or no key.
     pub fn parse(json: &[u8]) -> Result<Self, Refusal> {
         let refused = |seen: String| refuse(codes::KEYS_MALFORMED, "a JWKS with ES384 or RS256 keys", seen);
         json::check(json, LIMITS).map_err(|e| refused(e.to_string()))?;
         let set: Set = serde_json::from_slice(json).map_err(|_| refused("no list of keys".to_owned()))?;
         let mut keys = BTreeMap::new();
         for entry in set.keys.iter().filter(|entry| entry.is_of_use()) {
-            let (Some(id), Some(key)) = (&entry.kid, entry.key()) else {
-                return Err(refused(format!("a key {:?} that is none", entry.kid.as_deref().unwrap_or("without id"))));
-            };
+            // No token can name a key without id, and the id is optional (RFC 7517 section 4.5): it is passed over.
+            let Some(id) = &entry.kid else { continue };
+            let key = entry.key().ok_or_else(|| refused(format!("a key {id:?} that is none")))?;
             if keys.insert(id.clone(), key).is_some() {
                 return Err(refused(format!("two keys with the id {id:?}")));
             }
@@ -132,7 +132,8 @@ mod tests {
         }
         let mut unnamed = rsa("a");
         unnamed.as_object_mut().unwrap().remove("kid");
-        assert_eq!(code(json!({"keys": [unnamed]})), malformed);
+        assert_eq!(code(json!({"keys": [unnamed]})), malformed, "no other key");
+        assert_eq!(code(json!({"keys": [unnamed, rsa("b")]})), Ok(1));
         let off_curve = URL_SAFE_NO_PAD.encode([1; 48]);
         assert_eq!(
             code(json!({"keys": [{"kty": "EC", "crv": "P-384", "kid": "a", "x": off_curve, "y": off_curve}]})),

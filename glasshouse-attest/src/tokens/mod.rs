@@ -27,6 +27,9 @@ mod jwks;
 mod nras;
 mod times;
 
+/// Clocks that differ by more than ten minutes are wrong: a policy of a session that allows more is refused.
+pub const MAX_CLOCK_AHEAD_SECONDS: u32 = 600;
+
 pub use confidential_space::{
     ConfidentialSpaceClaims, ConfidentialSpacePolicy, Hardware, Support, verify_confidential_space,
 };

@@ -14,13 +14,16 @@ use crate::json::{self, Limits};
 
 const LIMITS: Limits = Limits { bytes: 1024 * 1024, depth: 8 };
 
+/// How the service says that all measurements are reference values: in its claims of version 3, and of version 2.
+const MEASURED: [&str; 2] = ["success", "comparison-successful"];
+
 /// What is asked of a bundle beyond a genuine one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NrasPolicy {
     /// The services whose tokens are accepted.
     pub issuers: Vec<String>,
-    /// How far `nbf` and `iat` may lie ahead of the clock.
+    /// How far `nbf` and `iat` may lie ahead of the clock; in a session at most [`MAX_CLOCK_AHEAD_SECONDS`](super::MAX_CLOCK_AHEAD_SECONDS).
     pub max_clock_ahead_seconds: u32,
     /// Accepts devices that can be debugged.
     pub dangerous_allow_debug: bool,
@@ -36,7 +39,10 @@ impl Default for NrasPolicy {
 impl NrasPolicy {
     /// Every relaxation that is in force, by name, for the verdict.
     pub fn relaxations(&self) -> Vec<String> {
-        if self.dangerous_allow_debug { vec!["dangerous_allow_debug".to_owned()] } else { Vec::new() }
+        let debug = self.dangerous_allow_debug.then(|| "dangerous_allow_debug".to_owned());
+        let usual = Self::default().issuers;
+        let others = self.issuers.iter().filter(|issuer| !usual.contains(issuer));
+        others.map(|issuer| format!("issuers {}", one_line(issuer))).chain(debug).collect()
     }
 }
 
@@ -123,7 +129,7 @@ pub fn verify_nras(
         if device.common.iss != claims.issuer {
             return Err(refuse(codes::ISSUER, &claims.issuer, device.common.iss));
         }
-        if device.measres != "success" || !device.secboot {
+        if !MEASURED.contains(&device.measres.as_str()) || !device.secboot {
             let result = format!("{name}: measres {:?}, secboot {}", device.measres, device.secboot);
             return Err(refuse(codes::RESULT, "measurements that match, secure boot", result));
         }
@@ -176,7 +182,7 @@ impl Context<'_> {
             return Err(refuse(codes::ISSUER, self.policy.issuers.join(" or "), &common.iss));
         }
         common.times.check(self.at, self.policy.max_clock_ahead_seconds)?;
-        if common.eat_nonce != self.nonce.to_string() {
+        if !common.eat_nonce.eq_ignore_ascii_case(&self.nonce.to_string()) {
             return Err(refuse(codes::NONCE, self.nonce, &common.eat_nonce));
         }
         Ok(claims)

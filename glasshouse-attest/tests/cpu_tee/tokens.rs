@@ -195,7 +195,7 @@ fn bundles_that_are_signed_and_still_refused() {
         ("not-yet-valid", |b| b.device()["iat"] = json!(1561)),
         ("token-malformed", |b| b.overall["exp"] = json!("2000")),
         ("nonce", |b| b.overall["eat_nonce"] = json!("00".repeat(32))),
-        ("nonce", |b| b.device()["eat_nonce"] = json!(NONCE.to_uppercase())),
+        ("nonce", |b| b.device()["eat_nonce"] = json!(NONCE[2..])),
         ("submodule-digest", |b| b.overall["submods"] = json!({})),
         ("submodule-digest", |b| b.overall["submods"] = json!({"GPU-0": ["DIGEST", ["SHA-512", ""]]})),
         ("overall-result", |b| b.overall["x-nvidia-overall-att-result"] = json!(false)),
@@ -205,6 +205,11 @@ fn bundles_that_are_signed_and_still_refused() {
         ("debug", |b| b.device()["dbgstat"] = json!("enabled")),
         ("duplicate-device", |b| b.device()["ueid"] = json!("1")),
     ];
+    // Other spellings of the same: digits of the other case, and the result in the words of version 2.
+    let mut spelled = Bundle::new();
+    spelled.device()["eat_nonce"] = json!(NONCE.to_uppercase());
+    spelled.device()["measres"] = json!("comparison-successful");
+    assert!(spelled.verify().is_ok());
     for (code, change) in changes {
         let mut bundle = Bundle::new();
         change(&mut bundle);

@@ -89,6 +89,18 @@ fn the_same_bundle_in_another_envelope() {
     assert_eq!(fs::read_to_string(folder.path().join("seen.jsonl")).unwrap().lines().count(), 1);
 }
 
+/// A version that was seen and whose bytes did not come to be kept: the same bundle is kept when it comes again.
+#[test]
+fn bytes_that_were_not_kept_come_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    store.accept(&signed(5), AUDIT_TIME).unwrap();
+    fs::remove_file(folder.path().join("bundle.json")).unwrap();
+    assert!(store.cached(AUDIT_TIME).unwrap().is_none());
+    store.accept(&signed(5), AUDIT_TIME).unwrap();
+    assert!(store.cached(AUDIT_TIME).unwrap().is_some());
+}
+
 #[test]
 fn another_key_has_versions_of_its_own() {
     let folder = tempfile::tempdir().unwrap();

@@ -239,6 +239,35 @@ fn tokens_beside_reports() {
     refused(with(&session, &[token(&session, 1, NRAS)]), "device-count");
 }
 
+/// Keys vouch for their own issuer, and what is told is why that issuer's token is refused.
+#[test]
+fn keys_of_another_issuer() {
+    const OTHER: &str = "https://other.example";
+    let mut session = Session::new(Platform::tdx(1));
+    let issuers = vec![OTHER.to_owned(), NRAS.to_owned()];
+    session.policy.gpu.tokens = Some(NrasPolicy { issuers, ..NrasPolicy::default() });
+    session.collateral.jwks.insert(OTHER.into(), jwks());
+    let with = |session: &Session, token: &TokenDraft| {
+        session.appraise(&session.make_with(|gpus| gpus.0.push(token.evidence())))
+    };
+    let mut token = TokenDraft::new(session.nonce(), 1);
+    refused(with(&session, &token), "issuer");
+    session.collateral.jwks.insert(NRAS.into(), jwks());
+    let appraisal = with(&session, &token).unwrap();
+    assert_eq!(appraisal.relaxations, [format!("gpu.tokens.issuers {OTHER}")]);
+    token.debug = "enabled";
+    refused(with(&session, &token), "debug");
+}
+
+/// A bundle's chains are of every product: what is of no use beside the report's own refuses nothing.
+#[test]
+fn chains_of_another_product_in_the_bundle() {
+    let mut session = Session::new(Platform::snp(0));
+    let (_, _, [issuer, root]) = glasshouse_attest_gen::snp::Draft::new(glasshouse_attest::snp::Product::Milan).make();
+    session.collateral.amd.chains = vec![b"no certificate".to_vec(), issuer, root];
+    session.appraise(&session.make()).unwrap();
+}
+
 #[test]
 fn codes_are_distinct_and_advised() {
     for code in codes::ALL {

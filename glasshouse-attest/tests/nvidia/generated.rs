@@ -107,6 +107,62 @@ fn modes() {
     refused(verify(&[mode(1, 2), Machine::switch(9)]), codes::RIM_MISSING);
 }
 
+/// Check by check over all devices and manifests: which stands first decides nothing.
+#[test]
+fn the_first_check_decides_and_not_the_first_device() {
+    let mut no_fwid = Machine::gpu(1);
+    no_fwid.opaque.retain(|(field, _)| *field != 20);
+    let mut short = Machine::gpu(2);
+    short.chain.remove(3);
+    let mut old = Machine::gpu(3);
+    old.chain[1].until = "20250101000000Z";
+    let mut drifted = Machine::gpu(4);
+    drifted.measurements[0] = Digest48::from([0; 48]);
+    let mut other_driver = Machine::gpu(5);
+    other_driver.set(3, b"570.00.01\0");
+    let mut feature = Machine::gpu(6);
+    feature.set(36, &[3, 0]);
+    for (machines, code) in [
+        ([&no_fwid, &short], codes::CHAIN),
+        ([&no_fwid, &old], codes::CERTIFICATE_VALIDITY),
+        ([&old, &short], codes::CHAIN),
+        ([&drifted, &no_fwid], codes::FWID),
+        ([&drifted, &other_driver], codes::RIM_MISSING),
+        ([&feature, &drifted], codes::MEASUREMENT),
+    ] {
+        refused(verify(&machines.map(Machine::clone)), code.clone());
+        let [first, second] = machines.map(Machine::clone);
+        refused(verify(&[second, first]), code);
+    }
+    let verifier = NvidiaVerifier::new(NvidiaPolicy::default(), roots());
+    let with = |broken: &Machine, first: &Machine, crls: &[&[u8]]| {
+        let mut evidence = GpuEvidence(vec![first.evidence(&NONCE), broken.evidence(&NONCE)]);
+        *evidence.0[1].report.0.last_mut().unwrap() ^= 1;
+        verifier.verify_all(&evidence, NvidiaCollateral { crls, ..NONE }, &NONCE, now())
+    };
+    refused(with(&Machine::gpu(9), &no_fwid, &[]), codes::SIGNATURE);
+    // A list that cannot be read, and a chain of another length, come after the signature.
+    refused(with(&Machine::gpu(9), &no_fwid, &[b"no list"]), codes::SIGNATURE);
+    refused(with(&short, &Machine::gpu(1), &[]), codes::SIGNATURE);
+    let evidence = GpuEvidence(vec![old.evidence(&NONCE)]);
+    let unreadable = NvidiaCollateral { crls: &[b"no list"], ..NONE };
+    refused(verifier.verify_all(&evidence, unreadable, &NONCE, now()), codes::CERTIFICATE_VALIDITY);
+
+    let mut no_certificate = Manifest::driver();
+    no_certificate.chain[0].signer = "stranger".to_owned();
+    let edited = Manifest::vbios().document().replace("96.00.9F", "96.00.9E");
+    refused(verify_with(&[Machine::gpu(1)], &[no_certificate.document(), edited], json!({})), codes::RIM_DIGEST);
+}
+
+/// A switch has no driver of its own, whatever its report says.
+#[test]
+fn a_switch_that_names_a_driver() {
+    let mut switch = Machine::switch(9);
+    switch.set(3, b"580.95.05\0");
+    let claims = verify_with(&[switch], &[Manifest::switch().document()], json!({})).unwrap();
+    assert_eq!((claims[0].driver_version.as_deref(), claims[0].is_measured()), (None, true));
+}
+
 #[test]
 fn a_kind_that_is_not_the_chips() {
     let mut machine = Machine::switch(1);
@@ -218,7 +274,8 @@ fn signed_reports_that_are_not_understood() {
 fn floors() {
     let with = |policy| verify_with(&[Machine::gpu(1)], &manifests(), policy);
     assert!(with(json!({"minimum_driver": "580.95", "minimum_vbios": {"GH100": "96.00.9F"}})).is_ok());
-    assert!(with(json!({"minimum_vbios": {"GB100": "97.00.00"}})).is_ok());
+    assert!(with(json!({"minimum_vbios": {"GB100": "97.00.00", "GH100": "96.00.9F"}})).is_ok());
+    refused(with(json!({"minimum_vbios": {"GB100": "97.00.00"}})), codes::TCB);
     refused(with(json!({"minimum_driver": "580.105"})), codes::TCB);
     refused(with(json!({"minimum_vbios": {"GH100": "96.00.A0"}})), codes::TCB);
 }
@@ -230,15 +287,35 @@ fn manifests_and_measurements() {
         |driver: Manifest, vbios: Manifest| verify_with(&gpu(), &[driver.document(), vbios.document()], json!({}));
     refused(verify_with(&gpu(), &manifests()[..1], json!({})), codes::RIM_MISSING);
     refused(verify_with(&gpu(), &manifests()[1..], json!({})), codes::RIM_MISSING);
-    assert!(verify_with(&gpu(), &manifests()[..1], json!({"allow_missing_vbios_rim": true})).is_ok());
-    assert!(verify_with(&gpu(), &manifests()[1..], json!({"allow_missing_driver_rim": true})).is_ok());
+    for (rims, relaxed) in
+        [(&manifests()[..1], "allow_missing_vbios_rim"), (&manifests()[1..], "allow_missing_driver_rim")]
+    {
+        assert!(!verify_with(&gpu(), rims, json!({ relaxed: true })).unwrap()[0].is_measured());
+        assert!(verify_with(&gpu(), &manifests(), json!({ relaxed: true })).unwrap()[0].is_measured());
+    }
 
     for stray in [
         Manifest { version: "580.95.06", ..Manifest::driver() },
         Manifest { product: "GB100", ..Manifest::driver() },
         Manifest { edition: "SWITCH", ..Manifest::driver() },
     ] {
-        refused(with(stray, Manifest::vbios()), codes::RIM_VERSION);
+        refused(with(stray.clone(), Manifest::vbios()), codes::RIM_VERSION);
+        // Beside both that are needed it stands for none.
+        let beside = [vec![stray.document()], manifests()].concat();
+        assert!(verify_with(&gpu(), &beside, json!({})).is_ok());
+        refused(verify_with(&gpu(), &beside[..2], json!({"allow_missing_vbios_rim": true})), codes::RIM_VERSION);
+        let unsigned = stray.document().replace("580.95", "580.96");
+        let unsigned = if unsigned == stray.document() { stray.document().replace("GPU", "GPV") } else { unsigned };
+        refused(verify_with(&gpu(), &[manifests(), vec![unsigned]].concat(), json!({})), codes::RIM_DIGEST);
+        let foreign = Manifest {
+            chain: {
+                let mut c = stray.chain.clone();
+                c[0].signer = "stranger".to_owned();
+                c
+            },
+            ..stray
+        };
+        refused(verify_with(&gpu(), &[manifests(), vec![foreign.document()]].concat(), json!({})), codes::RIM_CHAIN);
     }
 
     let vbios = |resources: String| with(Manifest::driver(), Manifest { resources, ..Manifest::vbios() });

@@ -50,7 +50,10 @@ impl Setting {
 
 #[test]
 fn evidence_through_the_interfaces_is_accepted() {
-    for platform in [Platform::tdx(2), Platform::snp(1)] {
+    let mut newer = Platform::tdx(1);
+    let Cpu::Tdx(quote) = &mut newer.cpu else { panic!() };
+    quote.version = 5;
+    for platform in [Platform::tdx(2), newer, Platform::snp(1)] {
         let setting = Setting::new(platform);
         let attestor = setting.attestor().gpus(Box::new(FakeGpus::of(&setting.platform)));
         contract::attestor(&attestor);
@@ -90,6 +93,17 @@ fn what_the_kernel_does_wrong() {
         assert!(told(Fault::StaleReport).contains("does not carry the report data"));
         assert!(told(Fault::NoGeneration).contains("no attribute generation"));
         assert!(told(Fault::Busy).contains("outblob: "));
+    }
+}
+
+/// Where a quote of another version has its report data is not known.
+#[test]
+fn a_quote_of_another_version() {
+    for version in [3, 6] {
+        let mut setting = Setting::new(Platform::tdx(0));
+        let Cpu::Tdx(quote) = &mut setting.platform.cpu else { panic!() };
+        quote.version = version;
+        assert!(setting.failing(Fault::None).to_string().contains("neither version 4 nor 5"));
     }
 }
 

@@ -259,6 +259,38 @@ fn keys_of_another_issuer() {
     refused(with(&session, &token), "debug");
 }
 
+/// The links of the platform's chain come before its windows.
+#[test]
+fn a_platform_certificate_that_is_over_and_was_changed() {
+    use base64::Engine as _;
+    let mut draft = glasshouse_attest_gen::tdx::QuoteDraft::default();
+    draft.pck.until = "20250101000000Z";
+    let data = glasshouse_core::fixed::Digest64::from([7; 64]);
+    let quote = draft.make(&data);
+    let verifier = glasshouse_attest::tdx::DcapVerifier::new(
+        glasshouse_attest_gen::tdx::policy(),
+        glasshouse_attest_gen::tdx::root(),
+    );
+    let collateral = CollateralDraft::default().make();
+    let verify = |quote: &[u8]| {
+        let data = glasshouse_attest::ReportData::Full(&data);
+        verifier.verify_tdx(quote, &collateral, data, glasshouse_attest_gen::AUDIT_TIME).unwrap_err().code.to_string()
+    };
+    assert_eq!(verify(&quote), "certificate-validity");
+    let last_line = |der: &[u8]| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        text.as_bytes().chunks(64).next_back().unwrap().to_vec()
+    };
+    let mut leaf = draft.pck.certificate();
+    let before = last_line(&leaf);
+    *leaf.last_mut().unwrap() ^= 1;
+    let (after, mut changed) = (last_line(&leaf), quote.clone());
+    let at = changed.windows(before.len()).position(|part| part == before).unwrap();
+    changed[at..at + after.len()].copy_from_slice(&after);
+    assert_ne!(changed, quote);
+    assert_eq!(verify(&changed), "chain");
+}
+
 /// A bundle's chains are of every product: what is of no use beside the report's own refuses nothing.
 #[test]
 fn chains_of_another_product_in_the_bundle() {

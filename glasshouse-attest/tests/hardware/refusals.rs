@@ -93,6 +93,17 @@ fn gpus_that_are_not_compared_do_not_count() {
     let appraisal = session.appraise(&session.make()).unwrap();
     assert_eq!(appraisal.assurance, Assurance::CpuTee);
     assert_eq!(appraisal.relaxations, ["gpu.devices.dangerous_no_measurements"]);
+
+    // Nor one whose driver or VBIOS was not: all of each GPU, or it stays a CPU TEE.
+    for (relaxed, lacking) in [(0, "NV_GPU_DRIVER"), (1, "NV_GPU_VBIOS")] {
+        let mut session = Session::new(Platform::tdx(2));
+        session.policy.minimum_assurance = MinimumAssurance::CpuTee;
+        let devices = &mut session.policy.gpu.devices;
+        *[&mut devices.allow_missing_driver_rim, &mut devices.allow_missing_vbios_rim][relaxed] = true;
+        assert_eq!(session.appraise(&session.make()).unwrap().assurance, Assurance::CpuTeeGpuCc, "all were there");
+        session.collateral.nvidia.rims.retain(|name, _| !name.starts_with(lacking));
+        assert_eq!(session.appraise(&session.make()).unwrap().assurance, Assurance::CpuTee);
+    }
 }
 
 #[test]

@@ -44,8 +44,13 @@ fn hardened(context: &SegmentContext) -> Result<RuntimeStateCell, AttestError> {
 #[cfg(feature = "nvml")]
 fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttestor, AttestError> {
     use glasshouse_attest::tee::NvmlGpus;
-    let gpus = NvmlGpus::load().map_err(|why| AttestError::Failed { what: "NVIDIA's driver", why })?;
-    Ok(attestor.image_digest(context.image_digest).container_source(container_source(context)).gpus(Box::new(gpus)))
+    let attestor = attestor.image_digest(context.image_digest).container_source(container_source(context));
+    match NvmlGpus::load() {
+        Ok(gpus) => Ok(attestor.gpus(Box::new(gpus))),
+        // A machine without GPUs attests without: an owner whose policy asks for one refuses it.
+        Err(AttestError::NotAvailable { .. }) => Ok(attestor),
+        Err(failed) => Err(failed),
+    }
 }
 
 #[cfg(not(feature = "nvml"))]

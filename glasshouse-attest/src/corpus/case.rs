@@ -88,15 +88,19 @@ impl Corpus {
             (Some(reason), _) | (None, Err(reason)) => Outcome::Broken(reason.clone()),
             (None, Ok(at)) => kinds::run(case, *at, &self.folder),
         };
-        let outcome = catch_unwind(AssertUnwindSafe(run))
-            .unwrap_or_else(|_| Outcome::Broken("the verifier panicked; its message is on the terminal".to_owned()));
-        CaseReport { id: case.id.clone(), kind: case.kind.clone(), expected: case.expected.clone(), outcome }
+        let (id, kind, expected) = (case.id.clone(), case.kind.clone(), case.expected.clone());
+        CaseReport { id, kind, expected, outcome: caught(run) }
     }
 
     /// Runs all cases.
     pub fn run(&self) -> CorpusReport {
         CorpusReport { cases: self.cases.iter().map(|case| self.run_case(case)).collect() }
     }
+}
+
+fn caught(run: impl FnOnce() -> Outcome) -> Outcome {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Outcome::Broken("the verifier panicked; its message is on the terminal".to_owned()))
 }
 
 /// What a case expects.
@@ -157,5 +161,16 @@ impl Case {
             policy: policy.unwrap_or_default(),
             members,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_one_bad_line() {
+        assert_eq!(caught(|| Outcome::Accepted(Vec::new())), Outcome::Accepted(Vec::new()));
+        assert!(matches!(caught(|| panic!("of a dependency")), Outcome::Broken(_)));
     }
 }

@@ -41,7 +41,7 @@ pub struct RawEvidence {
     pub chain: Vec<u8>,
 }
 
-const WHAT: &str = "an NVIDIA GPU";
+pub(super) const WHAT: &str = "an NVIDIA GPU";
 
 /// Evidence of every GPU over one nonce; none where confidential computing is off.
 pub(super) fn evidence(gpus: &dyn GpuInterface, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {

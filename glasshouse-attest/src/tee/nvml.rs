@@ -1,39 +1,40 @@
-//! NVML, loaded when it is asked for: a machine without NVIDIA's driver has no GPU, and that is no error.
+//! NVML, loaded when it is asked for. A machine without NVIDIA's driver has no GPU: that is told, and the caller decides.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nvml_wrapper::Nvml;
 use nvml_wrapper::error::NvmlError;
 
-use super::gpu::{ConfidentialState, GpuInterface, RawEvidence};
+use glasshouse_core::traits::AttestError;
+
+use super::gpu::{ConfidentialState, GpuInterface, RawEvidence, WHAT};
 
 /// The GPUs of NVIDIA's driver.
-pub struct NvmlGpus(Option<Nvml>);
+pub struct NvmlGpus(Nvml);
 
 impl NvmlGpus {
-    /// Loads the driver's library. Without one, or without a GPU, there are no GPUs.
+    /// Loads the driver's library.
     ///
     /// # Errors
-    /// What a driver that is there answered.
-    pub fn load() -> Result<Self, String> {
-        match Nvml::init() {
-            Ok(nvml) => Ok(Self(Some(nvml))),
-            Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded) => {
-                Ok(Self(None))
+    /// [`AttestError::NotAvailable`] on a machine without driver, found without side effects; [`AttestError::Failed`] with
+    /// what a driver that is there answered.
+    pub fn load() -> Result<Self, AttestError> {
+        Nvml::init().map(Self).map_err(|error| match error {
+            NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded => {
+                AttestError::NotAvailable { what: WHAT, why: format!("there is no driver of NVIDIA's: {error}") }
             }
-            Err(error) => Err(error.to_string()),
-        }
+            other => AttestError::Failed { what: WHAT, why: other.to_string() },
+        })
     }
 }
 
 impl GpuInterface for NvmlGpus {
     fn count(&self) -> Result<u32, String> {
-        self.0.as_ref().map_or(Ok(0), |nvml| nvml.device_count().map_err(|e| e.to_string()))
+        self.0.device_count().map_err(|e| e.to_string())
     }
 
     fn state(&self) -> Result<Option<ConfidentialState>, String> {
-        let Some(nvml) = &self.0 else { return Ok(None) };
-        let device = match nvml.device_by_index(0) {
+        let device = match self.0.device_by_index(0) {
             Ok(device) => device,
             Err(NvmlError::NotFound | NvmlError::InvalidArg) => return Ok(None),
             Err(error) => return Err(error.to_string()),
@@ -52,8 +53,7 @@ impl GpuInterface for NvmlGpus {
     }
 
     fn evidence(&self, index: u32, nonce: &[u8; 32]) -> Result<RawEvidence, String> {
-        let nvml = self.0.as_ref().ok_or("no driver")?;
-        let device = nvml.device_by_index(index).map_err(|e| e.to_string())?;
+        let device = self.0.device_by_index(index).map_err(|e| e.to_string())?;
         // The binding takes the driver's word for the length of its own buffers, and would panic over a wrong one.
         let report = catch_unwind(AssertUnwindSafe(|| device.confidential_compute_gpu_attestation_report(*nonce)));
         let report = report.map_err(|_| "a report longer than its buffer")?.map_err(|e| e.to_string())?;
@@ -68,11 +68,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_without_driver_has_no_gpus() {
-        let Ok(gpus) = NvmlGpus::load() else { return };
-        if gpus.0.is_none() {
-            assert_eq!((gpus.count(), gpus.state()), (Ok(0), Ok(None)));
-            assert!(gpus.evidence(0, &[0; 32]).is_err());
+    fn a_machine_without_driver_says_so() {
+        match NvmlGpus::load() {
+            Ok(gpus) => assert!(gpus.count().is_ok()),
+            Err(AttestError::NotAvailable { what, why }) => assert!(what == WHAT && why.contains("no driver"), "{why}"),
+            Err(other) => panic!("{other}"),
         }
     }
 }

@@ -134,6 +134,30 @@ fn known_keys_are_those_under_the_pinned_roots() {
     assert!(SnpRoots::amd().check_known(&certificates("milan")[0], &certificates("genoa")[1]).is_err());
 }
 
+/// Lists of another product's root are passed over where the report's chain was not passed; one of its own root needs it.
+#[test]
+fn lists_beside_a_report_without_chain() {
+    if corpus().is_none() {
+        return;
+    }
+    let real = Real::all().remove(0);
+    let lax = || SnpPolicy { dangerous_no_measurements: true, dangerous_no_report_data: true, ..SnpPolicy::default() };
+    let with = |list: &[u8], policy: SnpPolicy| {
+        let evidence = SnpEvidence { report: &real.report, vek: &real.vek, chain: &[] };
+        let verifier = SnpVerifier::new(policy, SnpRoots::amd());
+        verifier
+            .verify_unrevoked(evidence, &[list], ReportData::Unknown, at())
+            .map_err(|refusal| refusal.code.to_string())
+    };
+    let [milan, genoa] =
+        [Product::Milan, Product::Genoa].map(|product| glasshouse_attest_gen::snp::crl(product, false));
+    assert!(with(&genoa, lax()).is_ok());
+    for list in [milan.as_slice(), b"no list"] {
+        assert_eq!(with(list, lax()).unwrap_err(), "crl");
+    }
+    assert_eq!(with(&genoa, SnpPolicy { require_crl: true, ..lax() }).unwrap_err(), "crl");
+}
+
 #[test]
 fn every_product_and_both_keys() {
     for product in [Product::Milan, Product::Genoa, Product::Turin] {

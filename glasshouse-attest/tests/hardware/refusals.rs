@@ -93,6 +93,17 @@ fn gpus_that_are_not_compared_do_not_count() {
     let appraisal = session.appraise(&session.make()).unwrap();
     assert_eq!(appraisal.assurance, Assurance::CpuTee);
     assert_eq!(appraisal.relaxations, ["gpu.devices.dangerous_no_measurements"]);
+
+    // Nor one whose driver or VBIOS was not: all of each GPU, or it stays a CPU TEE.
+    for (relaxed, lacking) in [(0, "NV_GPU_DRIVER"), (1, "NV_GPU_VBIOS")] {
+        let mut session = Session::new(Platform::tdx(2));
+        session.policy.minimum_assurance = MinimumAssurance::CpuTee;
+        let devices = &mut session.policy.gpu.devices;
+        *[&mut devices.allow_missing_driver_rim, &mut devices.allow_missing_vbios_rim][relaxed] = true;
+        assert_eq!(session.appraise(&session.make()).unwrap().assurance, Assurance::CpuTeeGpuCc, "all were there");
+        session.collateral.nvidia.rims.retain(|name, _| !name.starts_with(lacking));
+        assert_eq!(session.appraise(&session.make()).unwrap().assurance, Assurance::CpuTee);
+    }
 }
 
 #[test]
@@ -257,6 +268,38 @@ fn keys_of_another_issuer() {
     assert_eq!(appraisal.relaxations, [format!("gpu.tokens.issuers {OTHER}")]);
     token.debug = "enabled";
     refused(with(&session, &token), "debug");
+}
+
+/// The links of the platform's chain come before its windows.
+#[test]
+fn a_platform_certificate_that_is_over_and_was_changed() {
+    use base64::Engine as _;
+    let mut draft = glasshouse_attest_gen::tdx::QuoteDraft::default();
+    draft.pck.until = "20250101000000Z";
+    let data = glasshouse_core::fixed::Digest64::from([7; 64]);
+    let quote = draft.make(&data);
+    let verifier = glasshouse_attest::tdx::DcapVerifier::new(
+        glasshouse_attest_gen::tdx::policy(),
+        glasshouse_attest_gen::tdx::root(),
+    );
+    let collateral = CollateralDraft::default().make();
+    let verify = |quote: &[u8]| {
+        let data = glasshouse_attest::ReportData::Full(&data);
+        verifier.verify_tdx(quote, &collateral, data, glasshouse_attest_gen::AUDIT_TIME).unwrap_err().code.to_string()
+    };
+    assert_eq!(verify(&quote), "certificate-validity");
+    let last_line = |der: &[u8]| {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        text.as_bytes().chunks(64).next_back().unwrap().to_vec()
+    };
+    let mut leaf = draft.pck.certificate();
+    let before = last_line(&leaf);
+    *leaf.last_mut().unwrap() ^= 1;
+    let (after, mut changed) = (last_line(&leaf), quote.clone());
+    let at = changed.windows(before.len()).position(|part| part == before).unwrap();
+    changed[at..at + after.len()].copy_from_slice(&after);
+    assert_ne!(changed, quote);
+    assert_eq!(verify(&changed), "chain");
 }
 
 /// A bundle's chains are of every product: what is of no use beside the report's own refuses nothing.

@@ -115,7 +115,8 @@ static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
         good(b'S', &Machine::switch(8), 8, 0),
         bad(b'x', gpu(6, 0).evidence(&Fixed([6; 32])), codes::NONCE),
         bad(b'c', DeviceEvidence { chain: two.chain.clone(), ..one.clone() }, codes::SIGNATURE),
-        bad(b'i', DeviceEvidence { serial: two.serial, ..one.clone() }, codes::DEVICE_SERIAL),
+        // The first device's report under the second one's serial.
+        Entry { device: 1, ..bad(b'i', DeviceEvidence { serial: two.serial, ..one.clone() }, codes::DEVICE_SERIAL) },
         bad(b'k', DeviceEvidence { kind: DeviceKind::NvidiaSwitch, ..one }, codes::DEVICE_KIND),
         Entry { letter: b't', evidence: token, good: false, refused: None, device: 0, mode: 0 },
     ]
@@ -155,18 +156,25 @@ pub fn devices(letters: &[u8]) -> Result<(usize, usize), Code> {
 }
 
 fn machine(letters: &[u8], manifests: impl Fn(bool, bool) -> Result<(), Code>) -> Result<(usize, usize), Code> {
-    let mut devices: Vec<&Entry> = Vec::new();
-    for entry in letters.iter().filter_map(|letter| ENTRIES.iter().find(|entry| entry.letter == *letter)) {
-        if let Some(code) = &entry.refused {
-            return Err(code.clone());
-        }
-        if entry.good {
-            if devices.iter().any(|earlier| earlier.device == entry.device) {
-                return Err(codes::DUPLICATE_DEVICE);
-            }
-            devices.push(entry);
-        }
+    let known = |letter: &u8| ENTRIES.iter().find(|entry| entry.letter == *letter);
+    let given: Vec<&Entry> =
+        letters.iter().filter_map(known).filter(|entry| entry.good || entry.refused.is_some()).collect();
+    let refused = |code: Code| match given.iter().any(|entry| entry.refused.as_ref() == Some(&code)) {
+        true => Err(code),
+        false => Ok(()),
+    };
+    // Each check over all devices before the next one over any.
+    for code in [codes::SIGNATURE, codes::NONCE, codes::DEVICE_KIND] {
+        refused(code)?;
     }
+    let mut devices: Vec<&Entry> = Vec::new();
+    for entry in given.iter().copied() {
+        if devices.iter().any(|earlier| earlier.device == entry.device) {
+            return Err(codes::DUPLICATE_DEVICE);
+        }
+        devices.push(entry);
+    }
+    refused(codes::DEVICE_SERIAL)?;
     let gpus: Vec<_> = devices.iter().filter(|entry| entry.evidence.kind == DeviceKind::NvidiaGpu).collect();
     let switches = devices.len() - gpus.len();
     manifests(!gpus.is_empty(), switches > 0)?;

@@ -222,8 +222,8 @@ fn train(
     match ended {
         Ok(report) => {
             trained(&report, settings, curves, out)?;
-            if let Some(folder) = &arguments.merge_into {
-                merge(model.folder.as_deref(), &report, folder)?;
+            if let (Some(into), Some(folder)) = (&arguments.merge_into, &model.folder) {
+                merge(folder, &report, into)?;
             }
             Ok(true)
         }

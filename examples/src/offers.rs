@@ -67,7 +67,7 @@ impl Rental {
     pub async fn dry_run<K>(&self, run: &RunBuilder<K>) -> Result<(), Failure> {
         let offers = self.fitting().await?;
         let offer = offers.first().ok_or("nothing fits")?;
-        let (_, spec) = run.launch()?;
+        let spec = run.launch()?;
         let Some(plan) = self.plan(offer, &spec)? else {
             say("Dry run: local starts this executable as a process of this machine. No requests, worst case $0.00.");
             return Ok(());

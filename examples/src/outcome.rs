@@ -57,9 +57,8 @@ pub fn trained(report: &RunReport, settings: &Settings, curves: &mut Curves, out
 /// Writes the model of `folder` with the adapter of a run added into its weights.
 ///
 /// # Errors
-/// A model without a folder, or files that cannot be read or written.
-pub fn merge(folder: Option<&Path>, report: &RunReport, into: &Path) -> Result<(), Failure> {
-    let folder = folder.ok_or("--merge-into needs a model of a folder: random weights have no files to merge into")?;
+/// Files that cannot be read or written.
+pub fn merge(folder: &Path, report: &RunReport, into: &Path) -> Result<(), Failure> {
     let adapter = AdapterFiles { config: artifact(report, CONFIG_FILE)?, weights: artifact(report, WEIGHTS_FILE)? };
     merge_into(folder, &adapter, into)?;
     say(format_args!("Merged into {}", into.display()));

@@ -1,7 +1,7 @@
 //! A plan of segments on one allocation: rent, upload, run each, end, prove.
 
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use glasshouse_core::channel::{EventBody, EventHeader};
 use glasshouse_core::fixed::Nonce32;
@@ -14,10 +14,7 @@ use super::result::SegmentResult;
 use super::setup::Setup;
 use super::uploads::Uploads;
 use super::{RunError, RunEvent};
-use crate::supervisor::{Rented, SupervisorError};
-
-/// After a signal a segment has this long to stop and to wipe what it holds; a service manager kills after 90 s.
-const GRACE: Duration = crate::supervisor::STOPPING;
+use crate::supervisor::{Rented, STOPPING, SupervisorError};
 
 /// What a plan came to. An error stands beside what came home before it.
 #[derive(Debug)]
@@ -85,9 +82,8 @@ pub(super) async fn execute(
         tell.event(RunEvent::Unconfirmed { entry });
     }
     tell.event(RunEvent::Renting);
-    let request = setup.rent_request();
     let rented = tokio::select! {
-        rented = supervisor.rent(&request) => rented?,
+        rented = supervisor.rent(&setup.request) => rented?,
         () = interrupted(setup) => {
             supervisor.recover().await?;
             return Err(RunError::Interrupted);
@@ -178,7 +174,7 @@ async fn in_good_order(setup: &Setup, running: impl Future<Output = Result<(), R
     tokio::select! {
         _ = running => {}
         () = interrupted(setup) => {}
-        () = tokio::time::sleep(GRACE) => {}
+        () = tokio::time::sleep(STOPPING) => {}
     }
 }
 

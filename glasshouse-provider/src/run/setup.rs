@@ -14,7 +14,7 @@ use glasshouse_core::overhead::Mode;
 use glasshouse_core::package::SealedPackage;
 use glasshouse_core::protocol::encode;
 use glasshouse_core::secret::Secret;
-use glasshouse_core::traits::{Device, OfferFilter, Provider, Verifier};
+use glasshouse_core::traits::{Device, Provider, Verifier};
 
 use super::artifacts::ArtifactFolder;
 use super::builder::Supervise;
@@ -53,12 +53,7 @@ pub(super) struct Setup {
     pub(super) max_challenges: u32,
     pub(super) container: Option<ContainerId>,
     pub(super) anti_debug: AntiDebugLevel,
-    pub(super) filter: OfferFilter,
-    pub(super) image: Option<(String, Digest32)>,
-    pub(super) env: BTreeMap<String, String>,
-    pub(super) disk_gib: Option<u32>,
-    pub(super) time_limit: Option<Duration>,
-    pub(super) linger: Duration,
+    pub(super) request: RentRequest,
     pub(super) allow_cleartext: bool,
     pub(super) handle_signals: bool,
     pub(super) stop: StopHandle,
@@ -83,21 +78,9 @@ impl Setup {
         }
     }
 
-    pub(super) fn rent_request(&self) -> RentRequest {
-        RentRequest {
-            filter: self.filter.clone(),
-            image: self.image.clone(),
-            gate_key: self.gate.public(),
-            linger: self.linger,
-            env: agent_env(&self.env, self.anti_debug),
-            disk_gib: self.disk_gib,
-            time_limit: self.time_limit,
-        }
-    }
-
     /// What a segment may come to: in time, its lease, and time to come and go.
     pub(super) fn limit(&self) -> Limits {
-        Limits::new(self.training().max(self.lease.ttl).saturating_add(self.linger), self.segments)
+        Limits::new(self.training().max(self.lease.ttl).saturating_add(self.request.linger), self.segments)
     }
 
     /// How long a segment trains at most.
@@ -110,7 +93,11 @@ impl Setup {
 
     /// How long the agent may be unreachable before its segment counts as lost.
     pub(super) fn outage(&self) -> Duration {
-        if self.provider.name() == "local" { Duration::from_secs(1) } else { self.linger.min(Duration::from_secs(120)) }
+        if self.provider.name() == "local" {
+            Duration::from_secs(1)
+        } else {
+            self.request.linger.min(Duration::from_secs(120))
+        }
     }
 
     /// The output folder as artifacts may use it: not over the package, nor over the journal.
@@ -136,7 +123,7 @@ impl Setup {
         let missing = RunError::Missing { what: "the container id that evidence must name", call: "container" };
         Ok(ReferenceValues {
             kind: self.verifier.kind(),
-            image_digest: self.image.as_ref().map(|(_, digest)| *digest),
+            image_digest: self.request.image.as_ref().map(|(_, digest)| *digest),
             container: container.ok_or(missing)?,
             runtime_measurement: self.runtime,
             anti_debug_profile: ANTI_DEBUG_PROFILE.to_owned(),

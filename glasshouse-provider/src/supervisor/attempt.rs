@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{Allocation, CreateOutcome, LaunchSpec, Offer, ProviderError};
 use tokio::time::Instant;
 
@@ -136,17 +135,7 @@ impl Supervisor {
     }
 
     fn launch_spec(&self, request: &RentRequest) -> Result<LaunchSpec, SupervisorError> {
-        Ok(LaunchSpec {
-            name: self.owner.fresh_name()?,
-            image: request.image.as_ref().map(|(image, _)| image.clone()),
-            image_digest: request.image.as_ref().map(|(_, digest)| *digest),
-            launch_secret: Secret::random().map_err(|_| SupervisorError::NoRandomness)?,
-            gate_key: request.gate_key,
-            linger: request.linger,
-            env: request.env.clone(),
-            disk_gib: request.disk_gib,
-            time_limit: request.time_limit,
-        })
+        request.launch(self.owner.fresh_name()?)
     }
 }
 

@@ -27,7 +27,8 @@ pub(super) struct Terms {
     began: Arc<OnceLock<Instant>>,
 }
 
-/// What is left of a time limit when the work is told to stop, so that it can hand out what it has.
+/// How long a segment that is told to stop has to hand out what it has and to wipe the rest: after a signal (a service
+/// manager kills after 90 s), and of a time limit.
 pub(crate) const STOPPING: Duration = Duration::from_secs(60);
 
 impl Terms {

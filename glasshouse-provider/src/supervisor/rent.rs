@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use glasshouse_core::fixed::{Digest32, PublicKey32};
-use glasshouse_core::traits::{Offer, OfferFilter, ProviderError};
+use glasshouse_core::secret::Secret;
+use glasshouse_core::traits::{LaunchSpec, Offer, OfferFilter, ProviderError};
 use tokio::time::Instant;
 
 use super::pause::{asked_wait, from_now, pause};
@@ -26,6 +27,23 @@ pub struct RentRequest {
     pub disk_gib: Option<u32>,
     /// After this it is ended: by the owner's [`Rented::watch`], and by the provider where it can.
     pub time_limit: Option<Duration>,
+}
+
+impl RentRequest {
+    /// What one try is launched with, under a name and a secret of its own.
+    pub(crate) fn launch(&self, name: String) -> Result<LaunchSpec, SupervisorError> {
+        Ok(LaunchSpec {
+            name,
+            image: self.image.as_ref().map(|(image, _)| image.clone()),
+            image_digest: self.image.as_ref().map(|(_, digest)| *digest),
+            launch_secret: Secret::random().map_err(|_| SupervisorError::NoRandomness)?,
+            gate_key: self.gate_key,
+            linger: self.linger,
+            env: self.env.clone(),
+            disk_gib: self.disk_gib,
+            time_limit: self.time_limit,
+        })
+    }
 }
 
 /// An offer that came to nothing.

@@ -4,33 +4,46 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glasshouse_core::fixed::{Digest32, Fixed};
-use glasshouse_core::secret::Secret;
-use glasshouse_core::traits::{LaunchSpec, OfferFilter};
+use glasshouse_core::fixed::{Digest32, Fixed, PublicKey32};
+use glasshouse_core::traits::LaunchSpec;
 
 use super::{Listener, RunBuilder};
 use crate::measurement::{Measurement, MeasurementError};
 use crate::run::setup::{Setup, agent_env};
 use crate::run::{Gate, RunError};
-use crate::supervisor::Journal;
+use crate::supervisor::{Journal, RentRequest};
 
 impl<K> RunBuilder<K> {
+    /// What is rented for it.
+    fn rent_request(&self, gate_key: PublicKey32) -> RentRequest {
+        RentRequest {
+            filter: self.filter.clone(),
+            image: self.image.clone(),
+            gate_key,
+            linger: self.linger,
+            env: agent_env(&self.env, self.anti_debug),
+            disk_gib: self.disk_gib,
+            time_limit: self.time_limit,
+        }
+    }
+
     /// Checks that everything is there.
-    pub(in crate::run) fn complete(self) -> Result<(K, Setup, Listener), RunError> {
+    pub(in crate::run) fn complete(mut self) -> Result<(K, Setup, Listener), RunError> {
         crate::roles::ensure_owner()?;
         let missing = |what, call| RunError::Missing { what, call };
-        let provider = self.provider.ok_or_else(|| missing("a provider", "provider"))?;
-        let out = self.out.ok_or_else(|| missing("an output folder", "out_dir"))?;
+        let provider = self.provider.take().ok_or_else(|| missing("a provider", "provider"))?;
+        let out = self.out.take().ok_or_else(|| missing("an output folder", "out_dir"))?;
         crate::run::files::prepare_folder(&out)?;
         let runtime = match self.runtime {
             Some(measurement) => measurement,
             None if provider.name() == "local" => own_executable()?,
             None => return Err(missing("the measurement of the executable that runs there", "runtime_measurement")),
         };
-        let gate = match self.gate {
+        let gate = match self.gate.take() {
             Some(gate) => gate,
             None => Gate::open(&Gate::folder_in(&out))?,
         };
+        let request = self.rent_request(gate.public());
         let journal_path = self.journal.unwrap_or_else(|| out.join("journal.jsonl"));
         let setup = Setup {
             verifier: self.verifier.ok_or_else(|| missing("a verifier", "verifier"))?,
@@ -52,12 +65,7 @@ impl<K> RunBuilder<K> {
             max_challenges: 3,
             container: self.container,
             anti_debug: self.anti_debug,
-            filter: self.filter,
-            image: self.image,
-            env: self.env,
-            disk_gib: self.disk_gib,
-            time_limit: self.time_limit,
-            linger: self.linger,
+            request,
             allow_cleartext: self.allow_cleartext,
             handle_signals: self.handle_signals,
             stop: self.stop,
@@ -87,20 +95,9 @@ impl<K> RunBuilder<K> {
     ///
     /// # Errors
     /// [`RunError::NoRandomness`].
-    pub fn launch(&self) -> Result<(OfferFilter, LaunchSpec), RunError> {
+    pub fn launch(&self) -> Result<LaunchSpec, RunError> {
         let gate_key = self.gate.as_ref().map_or(Fixed([0; 32]), Gate::public);
         let tag = Fixed::<8>::random().map_err(|_| RunError::NoRandomness)?;
-        let spec = LaunchSpec {
-            name: format!("gh-dryrun-{tag}"),
-            image: self.image.as_ref().map(|(image, _)| image.clone()),
-            image_digest: self.image.as_ref().map(|(_, digest)| *digest),
-            launch_secret: Secret::random().map_err(|_| RunError::NoRandomness)?,
-            gate_key,
-            linger: self.linger,
-            env: agent_env(&self.env, self.anti_debug),
-            disk_gib: self.disk_gib,
-            time_limit: self.time_limit,
-        };
-        Ok((self.filter.clone(), spec))
+        self.rent_request(gate_key).launch(format!("gh-dryrun-{tag}")).map_err(|_| RunError::NoRandomness)
     }
 }

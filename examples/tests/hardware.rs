@@ -204,6 +204,7 @@ fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32, path: &Pa
         policy: Some(policy.clone()),
         bundle: Some(bundle),
         bundle_key: Some(key),
+        dangerous_at: None,
     };
     let good = with(of(5, &|_| {}), signer.public());
     let verifier = good.for_an_audit(Platform::roots(), now).unwrap().unwrap();
@@ -226,6 +227,18 @@ fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32, path: &Pa
     let older = good.for_a_run(Platform::roots(), &store, now).unwrap_err().to_string();
     assert!(older.contains("version 6 or newer"), "{older}");
     assert!(HardwareArguments::default().for_a_run(Platform::roots(), &store, now).unwrap().is_none());
+    // A bundle that has run out is of use at a time of one's own, by a policy that is another one and says so. That brings
+    // no older bundle back.
+    let later = UnixMillis(now.0 + 10_000);
+    assert!(revoking.for_a_run(Platform::roots(), &store, later).unwrap_err().to_string().contains("bundle-expired"));
+    let kept = HardwareArguments { dangerous_at: Some(now), ..revoking };
+    let pinned = kept.for_a_run(Platform::roots(), &store, later).unwrap().unwrap();
+    assert_eq!(pinned.policy().relaxations(), [format!("dangerous_at {now}")]);
+    assert_ne!(pinned.policy_digest(), verifier.policy_digest());
+    let audited = kept.for_an_audit(Platform::roots(), later).unwrap().unwrap();
+    assert_eq!(audited.policy_digest(), pinned.policy_digest());
+    let rolled = HardwareArguments { dangerous_at: Some(now), ..good.clone() };
+    assert!(rolled.for_a_run(Platform::roots(), &store, later).unwrap_err().to_string().contains("version 6 or newer"));
 
     let command = |more: &[&std::ffi::OsStr]| {
         let mut command = Command::new("/proc/self/exe");
@@ -276,6 +289,8 @@ fn flags_of_the_programs_reach_the_gate() {
         program.map(|program| program.provider.open(Some(examples::DeviceName::Cpu)))
     };
     assert_eq!(open(&[]).unwrap().unwrap().minimum_assurance(), Assurance::SelfReported);
+    assert!(open(&["--dangerous-at", "2026-11-23T00:00:00Z"]).is_err(), "there is nothing to appraise");
+    assert!(open(&["--at", "now"]).is_err(), "a run is appraised at its own time");
     assert!(open(&["--policy", &policy]).is_err() && open(&["--policy", &policy, "--bundle", &bundle]).is_err());
     let flags = ["--policy", &policy, "--bundle", &bundle, "--bundle-key", &key, "--collateral", &store];
     let rental = open(&flags).unwrap().unwrap();

@@ -29,7 +29,7 @@
     )
 )]
 
-mod bytes;
+
 mod claims;
 pub mod codes;
 mod device;

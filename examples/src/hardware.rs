@@ -42,8 +42,7 @@ impl HardwareArguments {
         store: &Path,
         now: UnixMillis,
     ) -> Result<Option<HardwareVerifier>, Failure> {
-        let accept =
-            |file: &[u8], key: &PublicKey32, at| Ok(CollateralStore::open(store, *key)?.accept(file, at)?);
+        let accept = |file: &[u8], key: &PublicKey32, at| Ok(CollateralStore::open(store, *key)?.accept(file, at)?);
         let verifier = self.verifier(roots, now, accept)?;
         for relaxation in verifier.iter().flat_map(|verifier| verifier.policy().relaxations()) {
             warn(format_args!("the policy is relaxed: {relaxation}"));

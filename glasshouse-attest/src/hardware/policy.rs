@@ -137,7 +137,8 @@ impl HardwarePolicy {
             |part: &str, names: Vec<String>| names.into_iter().map(|n| format!("{part}.{n}")).collect::<Vec<_>>();
         let tokens = self.gpu.tokens.as_ref().map(NrasPolicy::relaxations).unwrap_or_default();
         let pinned = self.dangerous_at.map(|time| format!("dangerous_at {time}")).into_iter().collect();
-        [pinned, under(part, cpu), under("gpu.devices", self.gpu.devices.relaxations()), under("gpu.tokens", tokens)].concat()
+        [pinned, under(part, cpu), under("gpu.devices", self.gpu.devices.relaxations()), under("gpu.tokens", tokens)]
+            .concat()
     }
 
     /// Whether it can accept anything at the assurance that it asks for.

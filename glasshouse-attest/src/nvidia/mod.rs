@@ -29,7 +29,6 @@
     )
 )]
 
-
 mod claims;
 pub mod codes;
 mod device;

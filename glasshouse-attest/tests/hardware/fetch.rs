@@ -117,7 +117,8 @@ fn telling() -> (Platform, BTreeMap<String, Page>) {
         let body = json!({"rim": STANDARD.encode(manifest.document())});
         pages.insert(format!("/nvidia/v1/rim/NV_GPU_{name}"), page(body.to_string()));
     }
-    let lists = [("/crl/l1-root.crl", "device root"), ("/crl/l2-family.crl", "family"), ("/crl-corim/l1-corim", "RIM root")];
+    let lists =
+        [("/crl/l1-root.crl", "device root"), ("/crl/l2-family.crl", "family"), ("/crl-corim/l1-corim", "RIM root")];
     pages.extend(lists.map(|(path, issuer)| (path.to_owned(), page(CrlDraft::new(issuer).der()))));
     (platform, pages)
 }

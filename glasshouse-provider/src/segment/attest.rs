@@ -54,7 +54,9 @@ pub(super) fn attest(
                     Ok(evidence) => {
                         attested = clock::boot();
                         if let Some(silent) = session.without_gpus() {
-                            note(format_args!("{silent}; the owner does not ask for it: this is the CPU's evidence alone"));
+                            note(format_args!(
+                                "{silent}; the owner does not ask for it: this is the CPU's evidence alone"
+                            ));
                         }
                         segment.enter(SegmentStep::AwaitRelease);
                         segment.port.answer(question, Answer::Evidence(Blob(evidence)));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use glasshouse_core::fixed::Fixed;
@@ -13,6 +14,7 @@ use glasshouse_provider::supervisor::{
     BootBudgets, BootPhase, Journal, Patience, RentRequest, Rented, Supervisor, SupervisorError,
 };
 
+use crate::storms::wall;
 use crate::support::{Test, block_on};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -20,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_create_that_failed_is_ruled_out", a_create_that_failed_is_ruled_out),
     ("unknown_right_after_create_is_waited_for", unknown_right_after_create_is_waited_for),
     ("an_end_that_is_ignored_stays_in_the_journal", an_end_that_is_ignored_stays_in_the_journal),
+    ("an_end_is_proven_whatever_the_clock_does", an_end_is_proven_whatever_the_clock_does),
     ("above_the_cap_is_ended", above_the_cap_is_ended),
     ("no_capacity_leaves_nothing", no_capacity_leaves_nothing),
     ("an_early_exit_is_told", an_early_exit_is_told),
@@ -94,6 +97,35 @@ fn an_end_that_is_ignored_stays_in_the_journal() {
     let proofs = block_on(Supervisor::new(provider, journal.clone()).patience(QUICK).recover()).unwrap();
     assert_eq!(proofs[0].outcome, Cleanup::Unconfirmed);
     assert_eq!(journal.open_entries().len(), 1);
+}
+
+/// Record and journal say the same of an end during which the owner's clock is set back or forwards again and again.
+fn an_end_is_proven_whatever_the_clock_does() {
+    for step in [-60_000, 60_000] {
+        let provider = MemoryProvider::new().fault(Call::Terminate, vec![Fault::Ignored; 400]);
+        let (provider, journal, _) = rent(provider, None);
+        assert_eq!(journal.open_entries().len(), 1);
+        let ended = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&ended);
+        let setter = std::thread::spawn(move || {
+            for n in 1.. {
+                wall::set_here(n * step);
+                std::thread::sleep(Duration::from_millis(1));
+                if until.load(SeqCst) {
+                    return wall::set_here(0);
+                }
+            }
+        });
+        provider.fail(Call::Terminate, []);
+        let proofs = block_on(Supervisor::new(provider.clone(), journal.clone()).patience(QUICK).recover());
+        ended.store(true, SeqCst);
+        setter.join().unwrap();
+        let proofs = proofs.unwrap();
+        let seen = &proofs[0];
+        assert!(seen.absent_at.is_sorted(), "{seen:?}");
+        assert_eq!(seen.outcome, Cleanup::Observed, "{seen:?}");
+        assert!(provider.existing().is_empty() && journal.open_entries().is_empty());
+    }
 }
 
 fn above_the_cap_is_ended() {

@@ -17,7 +17,7 @@ mod net;
 mod plan;
 mod restart;
 mod second;
-mod wall;
+pub(crate) mod wall;
 mod weather;
 
 use std::collections::BTreeMap;

@@ -61,8 +61,8 @@ pub(super) fn storms_of_machines() {
     println!("  {runs} storms in {:.1?}: {tally:?}", began.elapsed());
     assert!(failed.is_empty(), "seeds {failed:?}: run each with GLASSHOUSE_STORM_SEED");
     // Everything happened, and did not keep good runs from their end.
-    let happened = [tally.jumps, tally.sleeps, tally.full, tally.restarted, tally.refused, tally.second_owners];
-    assert!(runs < SEEDS || (tally.done >= runs / 5 && !happened.contains(&0) && tally.unattested > 0), "{tally:?}");
+    let happened = [tally.jumps + tally.sleeps, tally.full, tally.restarted, tally.refused, tally.second_owners];
+    assert!(runs < SEEDS || (tally.done >= runs / 8 && !happened.contains(&0) && tally.unattested > 0), "{tally:?}");
 }
 
 /// One run, in a process that sees clocks of its own. Every fifth runtime is another program than the owner expects.

@@ -149,7 +149,7 @@ impl Trouble {
         if let (true, Some(agent), Some(secret)) = (self.plan.others, agent, self.provider.launch_secret())
             && !self.knocking.swap(true, SeqCst)
         {
-            let trouble = Arc::clone(self);
+            let (trouble, secret) = (Arc::clone(self), self.plan.one_knows.then_some(secret));
             let rng = Rng::new(self.rng.below(usize::MAX) as u64);
             tokio::spawn(async move { knock(rng, agent, secret, &trouble.storm, &trouble.refused).await });
         }

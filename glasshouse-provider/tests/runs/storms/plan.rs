@@ -36,7 +36,7 @@ pub(super) struct FullDisk {
 }
 
 /// Everything about a run that is not an answer of the code under test. One of four kinds of trouble is there in each run,
-/// in turn; the others may be there too.
+/// in turn; from the sixteenth seed on the others may be there too.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// Of a thousand messages, how many suffer.
@@ -48,6 +48,8 @@ pub(super) struct Plan {
     pub(super) disk: Option<FullDisk>,
     /// Others who take themselves for the owner.
     pub(super) others: bool,
+    /// One of them has the launch secret.
+    pub(super) one_knows: bool,
     /// The agent is killed, and started again under the same id.
     pub(super) restart: Option<Moment>,
 }
@@ -55,33 +57,33 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(seed: u64) -> Self {
         let rng = Rng::new(seed ^ 0x6d61_6368);
-        let [clocks, full, others, restart] = [0, 1, 2, 3].map(|trouble| seed % 4 == trouble || rng.chance(8));
-        let progress = |most: usize| Moment::Progress(1 + rng.below(most) as u64);
-        let disk = full.then(|| FullDisk {
-            at: [
-                Moment::Rented,
-                Moment::Started,
-                Moment::Released,
-                progress(6),
-                progress(6),
-                Moment::Reported,
-                Moment::Ending,
-            ][rng.below(7)],
-            room: match rng.below(4) {
-                0 => Room::Nothing,
-                1 => Room::Artifact(rng.below(1_600_000) as u64),
-                _ => Room::Lines(rng.below(60_000) as u64),
-            },
-            lasts: rng.chance(40).then(|| rng.millis(20, 400)),
+        let [clocks, full, others, restart] =
+            [0, 1, 2, 3].map(|trouble| seed % 4 == trouble || (rng.chance(15) && seed >= 16));
+        let progress = Moment::Progress(1 + rng.below(6) as u64);
+        // In turn too, so that a few seeds have all of them.
+        let turn = seed as usize / 4;
+        let disk = full.then(|| {
+            let room = match turn % 4 {
+                0 => Room::Artifact(rng.below(1_600_000) as u64),
+                1 => Room::Nothing,
+                _ => Room::Lines(rng.below([60_000, 6_000][turn % 2]) as u64),
+            };
+            // An artifact comes home before the end is reported.
+            let moments = match room {
+                Room::Artifact(_) => [Moment::Started, Moment::Released, progress],
+                _ => [Moment::Released, [Moment::Rented, Moment::Reported][rng.below(2)], Moment::Ending],
+            };
+            FullDisk { at: moments[rng.below(3)], room, lasts: rng.chance(30).then(|| rng.millis(20, 400)) }
         });
-        let moments = [Moment::Started, Moment::Released, progress(6), progress(6), Moment::Reported];
+        let moments = [progress, Moment::Reported, Moment::Released, Moment::Started];
         Self {
             rate: [0, 0, 20, 60][rng.below(4)],
             attested: seed % 5 != 4,
             clocks: if clocks { 10 + rng.below(40) } else { 0 },
             disk,
             others,
-            restart: restart.then(|| moments[rng.below(5)]),
+            one_knows: turn % 2 == 1,
+            restart: restart.then(|| moments[turn % 4]),
         }
     }
 }

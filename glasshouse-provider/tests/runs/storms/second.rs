@@ -37,19 +37,19 @@ pub(crate) fn second(folder: &Path) {
 }
 
 /// Knocks until it is let go of. Whoever has another secret gets nothing at all. Whoever has the right one takes the
-/// agent's ear, as the newest owner, and so spoils the run, but gets no key and no result. Every other one has it.
-pub(super) async fn knock(rng: Rng, agent: SocketAddr, secret: Secret<32>, storm: &Storm, refused: &AtomicU64) {
+/// agent's ear, as the newest owner, and so spoils the run, but gets no key and no result.
+pub(super) async fn knock(rng: Rng, agent: SocketAddr, secret: Option<Secret<32>>, storm: &Storm, refused: &AtomicU64) {
     let id = SegmentId::new("protected-0").unwrap();
     let endpoint = Endpoint::Direct(agent);
     let stranger = AgentClient::new(&endpoint, &Secret::take(&mut [8; 32])).unwrap();
-    let knowing = AgentClient::new(&endpoint, &secret).unwrap();
-    let knows = rng.chance(50);
     tokio::time::sleep(rng.millis(0, 900)).await;
+    let knowing = secret.map(|secret| AgentClient::new(&endpoint, &secret).unwrap());
     loop {
         tokio::time::sleep(rng.millis(10, 120)).await;
         let mut overheard = storm.overheard.lock().unwrap().clone();
         let again = (!overheard.is_empty()).then(|| overheard.swap_remove(rng.below(overheard.len())));
-        let error = match if knows { rng.below(8) } else { 0 } {
+        let (who, knowing) = knowing.as_ref().map_or((0, &stranger), |knowing| (rng.below(8), knowing));
+        let error = match who {
             0 => stranger.try_hello().await.err(),
             1 => knowing.try_hello().await.err(),
             2 => knowing.start(&another(&id)).await.err(),

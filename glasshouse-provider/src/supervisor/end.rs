@@ -87,7 +87,11 @@ impl Core {
     }
 
     async fn until_absent(&self, entry: &OpenEntry, mut seen: bool, clock: &Steady) -> Sightings {
-        let hidden = if seen { Duration::ZERO } else { hidden_for(entry.asked_at, self.patience.settle) };
+        let hidden = if seen {
+            Duration::ZERO
+        } else {
+            hidden_for(self.journal.age(&entry.name), entry.asked_at, self.patience.settle)
+        };
         let began = Instant::now();
         let deadline = from_now(self.patience.end.saturating_add(hidden));
         let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
@@ -202,11 +206,13 @@ enum Look {
     Unknown(ProviderError),
 }
 
-/// How much longer something that was asked for at `asked_at` may be hidden. A clock that went back since shortens nothing.
-fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
-    match clock::wall().0.checked_sub(asked_at.0) {
+/// How much longer something may be hidden that this process asked for so long ago, or an earlier one at `asked_at`, which only
+/// the wall clock can tell. A clock that went back since shortens nothing.
+fn hidden_for(age: Option<Duration>, asked_at: UnixMillis, settle: Duration) -> Duration {
+    let by_wall = || clock::wall().0.checked_sub(asked_at.0).map(Duration::from_millis);
+    match age.or_else(by_wall) {
         // Whole seconds: this waits rather longer than shorter.
-        Some(age) => settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())),
+        Some(age) => settle.saturating_sub(Duration::from_secs(age.as_secs())),
         None => settle,
     }
 }
@@ -218,12 +224,17 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_shortens_nothing() {
         let (now, settle) = (clock::wall().0, Duration::from_secs(60));
-        let hidden = |asked_at: u64| hidden_for(UnixMillis(asked_at), settle);
+        let hidden = |asked_at: u64| hidden_for(None, UnixMillis(asked_at), settle);
         assert_eq!(hidden(now), settle);
         assert_eq!(hidden(now - 20_000).as_secs(), 40);
         assert_eq!(hidden(now - 3_600_000), Duration::ZERO);
         // Asked for in what is now the future.
         assert_eq!([hidden(now + 3_600_000), hidden(u64::MAX)], [settle; 2]);
         assert_eq!(hidden(0), Duration::ZERO);
+        // What this process knows itself is nobody's to set.
+        for asked_at in [0, now, u64::MAX] {
+            let known = |seconds| hidden_for(Some(Duration::from_secs(seconds)), UnixMillis(asked_at), settle);
+            assert_eq!([known(0), known(20), known(70)].map(|left| left.as_secs()), [60, 40, 0]);
+        }
     }
 }

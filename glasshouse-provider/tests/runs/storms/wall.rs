@@ -54,12 +54,16 @@ unsafe extern "C" fn clock_gettime(clock: c_int, at: *mut Timespec) -> c_int {
     let id = match clock {
         0 => ClockId::Realtime,
         1 => ClockId::Monotonic,
+        2 => ClockId::ProcessCPUTime,
+        3 => ClockId::ThreadCPUTime,
+        5 => ClockId::RealtimeCoarse,
+        6 => ClockId::MonotonicCoarse,
         7 => ClockId::Boottime,
-        // Nothing here reads another one; the caller is told, and would say so.
+        // Nothing here reads another one, and whoever begins to is told.
         _ => return -1,
     };
     let now = rustix::time::clock_gettime(id);
-    let millis = if clock == 0 { off() } else { 0 };
+    let millis = if matches!(id, ClockId::Realtime | ClockId::RealtimeCoarse) { off() } else { 0 };
     // SAFETY: the caller's promise.
     unsafe { at.write(Timespec { seconds: now.tv_sec + millis.div_euclid(1000), nanos: now.tv_nsec as c_long }) };
     0

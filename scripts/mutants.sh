@@ -41,7 +41,7 @@ pass() { # pass NAME PACKAGE MODULES "TARGETS" ARGUMENTS OF THE TESTS...
   shift 4
   [ "$left" -gt 0 ] || { echo "the hour is over; start it again to go on"; exit 1; }
   mkdir -p "$out"
-  (cd "$work/tree" && timeout "$left" nice -n 19 cargo mutants --iterate --jobs 1 --no-shuffle --no-times \
+  (cd "$work/tree" && timeout "$left" nice -n "${MUTANTS_NICE:-19}" cargo mutants --iterate --jobs 1 --no-shuffle --no-times \
     --timeout 240 --build-timeout 600 --baseline "${BASELINE:-run}" --re "$modules" --package "$package" \
     --output "$out" "${targets[@]}" -- -- "$@") || code=$?
   case $code in 0 | 2 | 3) ;; 124) echo "the hour is over; start it again to go on"; exit 1 ;; *) exit "$code" ;; esac

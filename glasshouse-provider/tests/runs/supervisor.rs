@@ -53,9 +53,20 @@ pub(crate) fn request(cap: Option<f64>) -> RentRequest {
     }
 }
 
+/// With time to see an end, however busy this machine is.
+const UNHURRIED: Patience = Patience { end: Duration::from_secs(5), ..QUICK };
+
 fn rent(provider: MemoryProvider, cap: Option<f64>) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
+    rent_within(QUICK, provider, cap)
+}
+
+fn rent_within(
+    patience: Patience,
+    provider: MemoryProvider,
+    cap: Option<f64>,
+) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
     let (provider, journal) = (Arc::new(provider), Arc::new(Journal::memory()));
-    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(QUICK);
+    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(patience);
     let rented: Result<Rented, _> = block_on(supervisor.rent(&request(cap)));
     (provider, journal, rented.err().expect("a provider in memory has no agent"))
 }
@@ -127,7 +138,7 @@ fn an_end_is_proven_whatever_the_clock_does() {
         let (provider, journal, _) = rent(provider, None);
         assert_eq!(journal.open_entries().len(), 1);
         provider.fail(Call::Terminate, []);
-        let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(QUICK);
+        let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(UNHURRIED);
         let proofs = while_the_clock_is_set(step, || block_on(supervisor.recover()).unwrap());
         let seen = &proofs[0];
         assert!(seen.absent_at.is_sorted(), "{seen:?}");
@@ -142,7 +153,7 @@ fn what_may_be_hidden_is_waited_for_whatever_the_clock_does() {
         let made = Fault::FailsButHappens { names_it: false };
         // It shows after it was looked for in vain, and before its absence means anything.
         let provider = MemoryProvider::new().fault(Call::Create, [made]).hidden(Duration::from_millis(95));
-        let (provider, journal, error) = while_the_clock_is_set(step, || rent(provider, None));
+        let (provider, journal, error) = while_the_clock_is_set(step, || rent_within(UNHURRIED, provider, None));
         assert!(provider.existing().is_empty(), "it goes on running unseen: {error}");
         assert!(journal.open_entries().is_empty());
     }

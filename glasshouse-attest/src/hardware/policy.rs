@@ -17,7 +17,8 @@ pub struct HardwarePolicy {
     /// What is asked of GPUs and switches that attest.
     #[serde(default)]
     pub gpu: GpuPolicy,
-    /// What must be reached.
+    /// What must be reached. A package that is sealed with the same minimum tells the runtime, which then says at once what
+    /// keeps it from that, such as a GPU whose confidential computing is off.
     pub minimum_assurance: MinimumAssurance,
     /// Appraises certificates, revocation data, collateral and tokens as they were at this time, milliseconds since 1970,
     /// instead of at the time that the verifier is called with.

@@ -49,17 +49,20 @@ const EVIDENCE: &str = "evidence of this machine's NVIDIA GPUs";
 /// others: the owner would take the list for the whole machine.
 pub(super) fn evidence(gpus: &dyn GpuInterface, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
     let failed = |why: String| AttestError::Failed { what: WHAT, why };
-    let (mut silent, mut open) = (Vec::new(), None);
+    let (mut off, mut unknown, mut open) = (Vec::new(), Vec::new(), None);
     let count = gpus.count().map_err(failed)?;
     for index in 0..count {
         match gpus.state(index).map_err(|why| failed(format!("GPU {index}: {why}")))? {
             Some(ConfidentialState { enabled: true, dev_tools }) => open = open.or(dev_tools.then_some(index)),
-            Some(_) => silent.push(format!("confidential computing is off on GPU {index}")),
-            None => silent.push(format!("GPU {index} or its driver knows no confidential computing")),
+            Some(_) => off.push(format!("GPU {index}")),
+            None => unknown.push(format!("GPU {index}")),
         }
     }
+    let silent = [("confidential computing is off on", off), ("no confidential computing is known to", unknown)];
+    let silent = silent.iter().filter(|(_, gpus)| !gpus.is_empty());
+    let silent: Vec<_> = silent.map(|(what, gpus)| format!("{what} {}", gpus.join(", "))).collect();
     if !silent.is_empty() {
-        let why = format!("{}; turn it on and reset the GPU, or rent one where it is on", silent.join(", "));
+        let why = format!("{}; turn it on and reset the GPU, or rent one where it is on", silent.join(", and "));
         return Err(AttestError::NotAvailable { what: EVIDENCE, why });
     }
     if let Some(index) = open {

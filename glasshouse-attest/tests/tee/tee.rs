@@ -158,8 +158,9 @@ fn gpus_that_are_there_and_do_not_attest() {
     for (states, says) in [
         ([OFF, on], "confidential computing is off on GPU 0;"),
         ([on, OFF], "confidential computing is off on GPU 1;"),
-        ([OFF, OFF], "off on GPU 0, confidential computing is off on GPU 1;"),
-        ([on, None], "GPU 1 or its driver knows no confidential computing;"),
+        ([OFF, OFF], "confidential computing is off on GPU 0, GPU 1;"),
+        ([on, None], ": no confidential computing is known to GPU 1;"),
+        ([None, OFF], "off on GPU 1, and no confidential computing is known to GPU 0;"),
         ([OFF, OPEN], "off on GPU 0;"),
     ] {
         let error = attestor(states).gpu_evidence(&[7; 32].into()).unwrap_err();
@@ -187,7 +188,7 @@ fn gpus_that_are_there_and_do_not_attest() {
     let (verdict, session) = released(Assurance::CpuTee, MinimumAssurance::CpuTee);
     assert_eq!(verdict.unwrap().unwrap(), Assurance::CpuTee);
     let told = session.runtime.without_gpus().unwrap().to_string();
-    assert!(told.contains("confidential computing is off on GPU 1"), "{told}");
+    assert!(told.contains("confidential computing is off on GPU 0, GPU 1"), "{told}");
 }
 
 /// Both sides of one session, over the real gate.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::money::Ledger;
 use super::pause::{from_now, pause};
 use super::{Journal, OpenEntry, Patience, SupervisorError};
-use crate::clock;
+use crate::clock::{self, Steady};
 
 /// What everything that ends allocations shares.
 #[derive(Clone)]
@@ -28,7 +28,9 @@ impl Core {
     /// asked for and looked for all the same. `seen` says that the provider has shown it before: until it has, its
     /// absence means nothing for as long as a fresh allocation may be hidden.
     pub(super) async fn end(&self, entry: &OpenEntry, seen: bool) -> Result<CleanupProof, SupervisorError> {
-        let sightings = self.until_absent(entry, seen).await;
+        // One for all of them: a proof whose sightings were not in order would be none.
+        let clock = Steady::new();
+        let sightings = self.until_absent(entry, seen, &clock).await;
         let spend = match &entry.id {
             Some(id) => self.answer("spend", self.provider.spend(id)).await.ok().flatten().and_then(|spend| {
                 let dollars = Figure::new(spend.dollars)?;
@@ -38,7 +40,7 @@ impl Core {
         };
         let allocation = entry.id.clone().map_or_else(|| entry.name.clone(), |id| id.0);
         // A request that nobody accepted is still one that was made: without a date the proof would say `kept`.
-        let requested_at = sightings.requested_at.or(Some(clock::wall()));
+        let requested_at = sightings.requested_at.or(Some(clock.wall()));
         let proof = |absent_at| {
             let provider = Label::lossy(self.provider.name());
             CleanupProof::new(provider, allocation.clone(), requested_at, absent_at, spend)
@@ -84,8 +86,12 @@ impl Core {
         self.end(entry, seen).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
     }
 
-    async fn until_absent(&self, entry: &OpenEntry, mut seen: bool) -> Sightings {
-        let hidden = if seen { Duration::ZERO } else { hidden_for(entry.asked_at, self.patience.settle) };
+    async fn until_absent(&self, entry: &OpenEntry, mut seen: bool, clock: &Steady) -> Sightings {
+        let hidden = if seen {
+            Duration::ZERO
+        } else {
+            hidden_for(self.journal.age(&entry.name), entry.asked_at, self.patience.settle)
+        };
         let began = Instant::now();
         let deadline = from_now(self.patience.end.saturating_add(hidden));
         let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
@@ -97,7 +103,7 @@ impl Core {
             match look {
                 // Absence counts from the request on; one that was gone before is asked to end all the same.
                 Look::Absent if sightings.requested_at.is_none() => match self.request(entry.id.iter()).await {
-                    Ok(()) => sightings.requested_at = Some(clock::wall()),
+                    Ok(()) => sightings.requested_at = Some(clock.wall()),
                     // Who does not take the request may not know what there is, either.
                     Err(error) => pause(self.patience.poll, Some(&error), deadline).await,
                 },
@@ -106,7 +112,7 @@ impl Core {
                 // It was asked for a moment ago, and may come to be seen yet.
                 Look::Absent if !seen && began.elapsed() < hidden => pause(self.patience.poll, None, deadline).await,
                 Look::Absent => {
-                    sightings.absent_at.push(clock::wall());
+                    sightings.absent_at.push(clock.wall());
                     if !sightings.is_gone() {
                         tokio::time::sleep(self.patience.absence_spacing).await;
                     }
@@ -115,7 +121,7 @@ impl Core {
                     seen = true;
                     let refused = self.request(ids.iter()).await.err();
                     if refused.is_none() {
-                        sightings.requested_at.get_or_insert_with(clock::wall);
+                        sightings.requested_at.get_or_insert_with(|| clock.wall());
                     }
                     pause(self.patience.poll, refused.as_ref(), deadline).await;
                 }
@@ -125,7 +131,7 @@ impl Core {
                         && entry.id.is_some()
                         && self.request(entry.id.iter()).await.is_ok()
                     {
-                        sightings.requested_at = Some(clock::wall());
+                        sightings.requested_at = Some(clock.wall());
                     }
                     pause(self.patience.poll, Some(&error), deadline).await;
                 }
@@ -200,11 +206,13 @@ enum Look {
     Unknown(ProviderError),
 }
 
-/// How much longer something that was asked for at `asked_at` may be hidden. A clock that went back since shortens nothing.
-fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
-    match clock::wall().0.checked_sub(asked_at.0) {
+/// How much longer something may be hidden that this process asked for so long ago, or an earlier one at `asked_at`, which only
+/// the wall clock can tell. A clock that went back since shortens nothing.
+fn hidden_for(age: Option<Duration>, asked_at: UnixMillis, settle: Duration) -> Duration {
+    let by_wall = || clock::wall().0.checked_sub(asked_at.0).map(Duration::from_millis);
+    match age.or_else(by_wall) {
         // Whole seconds: this waits rather longer than shorter.
-        Some(age) => settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())),
+        Some(age) => settle.saturating_sub(Duration::from_secs(age.as_secs())),
         None => settle,
     }
 }
@@ -216,12 +224,17 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_shortens_nothing() {
         let (now, settle) = (clock::wall().0, Duration::from_secs(60));
-        let hidden = |asked_at: u64| hidden_for(UnixMillis(asked_at), settle);
+        let hidden = |asked_at: u64| hidden_for(None, UnixMillis(asked_at), settle);
         assert_eq!(hidden(now), settle);
         assert_eq!(hidden(now - 20_000).as_secs(), 40);
         assert_eq!(hidden(now - 3_600_000), Duration::ZERO);
         // Asked for in what is now the future.
         assert_eq!([hidden(now + 3_600_000), hidden(u64::MAX)], [settle; 2]);
         assert_eq!(hidden(0), Duration::ZERO);
+        // What this process knows itself is nobody's to set.
+        for asked_at in [0, now, u64::MAX] {
+            let known = |seconds| hidden_for(Some(Duration::from_secs(seconds)), UnixMillis(asked_at), settle);
+            assert_eq!([known(0), known(20), known(70)].map(|left| left.as_secs()), [60, 40, 0]);
+        }
     }
 }

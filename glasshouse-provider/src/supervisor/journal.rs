@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::durable::{LineLog, LineLogError};
@@ -111,12 +112,14 @@ struct Inner {
     /// None for a journal of this process alone.
     log: Option<LineLog>,
     open: BTreeMap<String, OpenEntry>,
+    /// When this process asked, on the boot clock, by name.
+    asked: BTreeMap<String, Duration>,
 }
 
 impl Journal {
     /// A journal that does not survive this process: for tests, and providers whose allocations do not either.
     pub fn memory() -> Self {
-        Self { inner: Mutex::new(Inner { log: None, open: BTreeMap::new() }) }
+        Self { inner: Mutex::new(Inner { log: None, open: BTreeMap::new(), asked: BTreeMap::new() }) }
     }
 
     /// Opens or creates a journal file.
@@ -129,7 +132,7 @@ impl Journal {
             apply(&mut open, line);
             Ok(())
         })?;
-        Ok(Self { inner: Mutex::new(Inner { log: Some(log), open }) })
+        Ok(Self { inner: Mutex::new(Inner { log: Some(log), open, asked: BTreeMap::new() }) })
     }
 
     /// Everything that was asked for and that nobody has seen to be gone.
@@ -147,8 +150,14 @@ impl Journal {
             id: None,
             asked_at: at,
         };
-        self.write(Line::Asking { provider, account, name, at })?;
+        self.write(Line::Asking { provider, account, name: name.clone(), at })?;
+        self.lock().asked.insert(name, clock::boot());
         Ok(entry)
+    }
+
+    /// How long ago this process asked for it; `None` when another one did.
+    pub(super) fn age(&self, name: &str) -> Option<Duration> {
+        self.lock().asked.get(name).map(|asked| clock::boot().saturating_sub(*asked))
     }
 
     pub(super) fn created(&self, name: &str, id: &AllocationId) -> Result<(), JournalError> {

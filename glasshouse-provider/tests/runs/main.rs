@@ -32,6 +32,12 @@ fn main() {
     if let Some(folder) = told(interrupt::OWNER) {
         return interrupt::owner(folder.as_ref());
     }
+    if let Some(folder) = told(storms::machine::OWNER) {
+        return storms::machine::owner(folder.as_ref());
+    }
+    if let Some(folder) = told(storms::SECOND) {
+        return storms::second(folder.as_ref());
+    }
     if let Some(folder) = told(durable::GATES) {
         return durable::gates(folder.as_ref());
     }

@@ -3,56 +3,47 @@
 //! This executable is the owner, the agent and every segment.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test")]
 
-#[path = "../verify_evidence.rs"]
+mod audit;
+mod runtime;
+#[path = "../../verify_evidence.rs"]
 mod verify_evidence;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use examples::HardwareArguments;
-use glasshouse_attest::collateral::Bundle;
-use glasshouse_attest::hardware::{HardwareRoots, HardwareVerifier};
-use glasshouse_attest::software::{
-    ContainerSource, RuntimeStateCell, SoftwarePolicy, SoftwareVerifier, container_id, harden,
-};
-use glasshouse_attest::tee::TeeAttestor;
-use glasshouse_attest_gen::nvidia::OcspDraft;
-use glasshouse_attest_gen::{GeneratedAttestor, Platform, bundle};
-use glasshouse_core::claims::{Assurance, EvidenceKind};
+use glasshouse_attest::hardware::{HardwarePolicy, HardwareRoots, HardwareVerifier, MinimumAssurance};
+use glasshouse_attest::software::{ContainerSource, SoftwarePolicy, SoftwareVerifier, container_id};
+use glasshouse_attest_gen::{Platform, bundle};
+use glasshouse_core::claims::Assurance;
 use glasshouse_core::clock::UnixMillis;
-use glasshouse_core::fixed::{Blob, Digest32, Digest64, PublicKey32};
 use glasshouse_core::gate::GateError;
 use glasshouse_core::job::Budget;
 use glasshouse_core::package::{PackageBuilder, Source};
 use glasshouse_core::protocol::SigningSecret;
 use glasshouse_core::record;
 use glasshouse_core::secret::Secret;
-use glasshouse_core::traits::{
-    ArtifactSink, AttestError, Attestor, ClaimSource, Device, Inputs, Progress, Unit, Verifier, Workload, WorkloadError,
-};
-use glasshouse_core::transcript::sha256;
-use glasshouse_provider::run::{Gate, RunError, RunFailure, RunReport};
-use glasshouse_provider::{LocalProvider, ProtectedRun, Registry, SegmentContext, serve_if_launched};
+use glasshouse_core::traits::{ClaimSource, Provider as _, Verifier};
+use glasshouse_provider::run::{Gate, RunBuilder, RunError, RunEvent, RunFailure, RunReport};
+use glasshouse_provider::{LocalProvider, ProtectedRun, serve_if_launched};
 
-/// Which attestor a segment makes: the generator's, unless this asks for the machine's own.
-const ATTESTOR: &str = "GLASSHOUSE_TEST_ATTESTOR";
-
-/// Makes this executable `verify_evidence`.
-const AUDITOR: &str = "GLASSHOUSE_TEST_AUDITOR";
+use audit::AUDITOR;
+use runtime::{ATTESTOR, GPU_OFF};
 
 fn main() -> ExitCode {
-    serve_if_launched(registry());
+    serve_if_launched(runtime::registry());
     if std::env::var_os(AUDITOR).is_some() {
         return verify_evidence::main();
     }
-    let tests: [(&str, fn()); 5] = [
+    let tests: [(&str, fn()); 6] = [
         ("released_under_the_generators_roots", released_under_the_generators_roots),
         ("refused_under_the_vendors_roots", refused_under_the_vendors_roots),
         ("flags_of_the_programs_reach_the_gate", flags_of_the_programs_reach_the_gate),
         ("no_key_for_a_machine_that_reports_itself", no_key_for_a_machine_that_reports_itself),
         ("no_key_where_there_is_no_tee", no_key_where_there_is_no_tee),
+        ("a_gpu_that_does_not_attest_is_told", a_gpu_that_does_not_attest_is_told),
     ];
     let mut failed = 0_u8;
     for (name, test) in tests {
@@ -64,80 +55,6 @@ fn main() -> ExitCode {
     ExitCode::from(failed.min(1))
 }
 
-fn registry() -> Registry {
-    examples::registry().workload(Counting::default).attestor(EvidenceKind::Tdx, |context: &SegmentContext| {
-        harden(context.anti_debug)?;
-        Ok(match std::env::var(ATTESTOR).as_deref() {
-            Ok("machine") => Either::Machine(Box::new(TeeAttestor::tdx(RuntimeStateCell::new())?)),
-            _ => Either::Generated(Box::new(GeneratedAttestor::new(Platform::tdx(1)))),
-        })
-    })
-}
-
-/// The machine's own attestor, or the generator's.
-enum Either {
-    Machine(Box<TeeAttestor>),
-    Generated(Box<GeneratedAttestor>),
-}
-
-impl Either {
-    fn get(&self) -> &dyn Attestor {
-        match self {
-            Self::Machine(attestor) => &**attestor,
-            Self::Generated(attestor) => &**attestor,
-        }
-    }
-}
-
-impl Attestor for Either {
-    fn measure(&self) -> Result<glasshouse_core::claims::Claims, AttestError> {
-        self.get().measure()
-    }
-    fn gpu_evidence(&self, nonce: &Digest32) -> Result<glasshouse_core::evidence::GpuEvidence, AttestError> {
-        self.get().gpu_evidence(nonce)
-    }
-    fn quote(&self, report_data: &Digest64) -> Result<glasshouse_core::evidence::CpuEvidence, AttestError> {
-        self.get().quote(report_data)
-    }
-}
-
-/// Adds up what was sealed.
-#[derive(Default)]
-struct Counting {
-    sum: u64,
-    done: u64,
-}
-
-impl Workload for Counting {
-    fn name(&self) -> &'static str {
-        "counting"
-    }
-    fn unit(&self) -> Unit {
-        Unit::Step
-    }
-    fn launch_batch(&self) -> u64 {
-        1
-    }
-    fn prepare(&mut self, mut inputs: Inputs, _device: Device) -> Result<(), WorkloadError> {
-        self.sum = inputs.take("data")?.iter().map(|byte| u64::from(*byte)).sum();
-        Ok(())
-    }
-    fn advance(&mut self, units: u64) -> Result<Progress, WorkloadError> {
-        self.done += units;
-        Ok(Progress { done: self.done, loss: Some(0.0), ..Progress::default() })
-    }
-    fn weights_digest(&self) -> Result<Digest32, WorkloadError> {
-        Ok(sha256(self.sum.to_le_bytes()))
-    }
-    fn export(&mut self, sink: &mut dyn ArtifactSink) -> Result<(), WorkloadError> {
-        sink.put("sum.txt", self.sum.to_string().as_bytes())
-    }
-    fn release(&mut self) -> Result<(), WorkloadError> {
-        self.sum = 0;
-        Ok(())
-    }
-}
-
 /// One run of a package that asks for `minimum`, in a folder whose gate is looked into afterwards.
 fn run(
     folder: &Path,
@@ -145,21 +62,29 @@ fn run(
     minimum: Assurance,
     attestor: &str,
 ) -> Result<RunReport, RunFailure<RunReport>> {
+    tokio::runtime::Runtime::new().unwrap().block_on(composed(folder, verifier, minimum, attestor).run())
+}
+
+fn composed(
+    folder: &Path,
+    verifier: impl Verifier + 'static,
+    minimum: Assurance,
+    attestor: &str,
+) -> RunBuilder<ProtectedRun> {
     let package = folder.join("job.package");
     let sealed = PackageBuilder::new("counting")
         .entry("data", Source::Slice(&[7; 1000]))
         .minimum_assurance(minimum)
         .seal_to_file(&package)
         .unwrap();
-    let run = ProtectedRun::builder()
+    ProtectedRun::builder()
         .provider(LocalProvider::new().container(container_id(ContainerSource::Kernel).unwrap()))
         .verifier(verifier)
         .gate(Gate::open(&folder.join("out")).unwrap())
         .package(package, sealed)
         .env(ATTESTOR, attestor)
         .out_dir(folder.join("out"))
-        .budget(Budget::Units(5));
-    tokio::runtime::Runtime::new().unwrap().block_on(run.run())
+        .budget(Budget::Units(5))
 }
 
 fn released_under_the_generators_roots() {
@@ -180,70 +105,7 @@ fn released_under_the_generators_roots() {
     assert!(verified.sessions[0].appraised_again);
     let audited = record::verify_with(&bytes, Some(report.gate_key), None, Some(&vendors())).unwrap();
     assert!(!audited.sessions[0].appraised_again);
-    audited_from_files(folder.path(), &bytes, report.gate_key, &report.record);
-}
-
-/// The same from files: policy, bundle and key as an auditor has them, under the generator's roots; and the command, which
-/// knows the vendors' roots only, does not take what it did not appraise for appraised.
-fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32, path: &Path) {
-    let signer = SigningSecret::from_seed(Secret::take(&mut [9; 32]));
-    let now = record::verify_with(record, Some(gate), None, None).unwrap().time.time();
-    let file = |name: &str, bytes: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path
-    };
-    let of = |version: u64, change: &dyn Fn(&mut Bundle)| {
-        let mut bundle = bundle(version);
-        (bundle.issued_at, bundle.not_after) = (UnixMillis(now.0 - 1000), UnixMillis(now.0 + 1000));
-        change(&mut bundle);
-        file(&format!("bundle-{version}.json"), &bundle.sign(&signer))
-    };
-    let policy = file("policy.json", &serde_json::to_vec(&Platform::tdx(1).policy()).unwrap());
-    let with = |bundle: PathBuf, key: PublicKey32| HardwareArguments {
-        policy: Some(policy.clone()),
-        bundle: Some(bundle),
-        bundle_key: Some(key),
-    };
-    let good = with(of(5, &|_| {}), signer.public());
-    let verifier = good.for_an_audit(Platform::roots(), now).unwrap().unwrap();
-    let verified = record::verify_with(record, Some(gate), None, Some(&verifier)).unwrap();
-    assert!(verified.sessions[0].appraised_again && record::explain(&verified).contains("appraised again here"));
-    let why =
-        |arguments: &HardwareArguments, at| arguments.for_an_audit(Platform::roots(), at).unwrap_err().to_string();
-    assert!(why(&with(good.bundle.clone().unwrap(), gate), now).contains("another signature"));
-    assert!(why(&good, UnixMillis(now.0 + 10_000)).contains("bundle"));
-    // Whatever day it is here.
-    let always =
-        OcspDraft { from: "20240101000000Z", until: Some("20391231235959Z"), ..OcspDraft::revoked("family", 3) };
-    let revoking = with(of(6, &|b| b.nvidia.ocsp = vec![Blob(always.der())]), signer.public());
-    let verifier = revoking.for_an_audit(Platform::roots(), now).unwrap().unwrap();
-    let told = record::verify_with(record, Some(gate), None, Some(&verifier)).unwrap_err().to_string();
-    assert!(told.contains("revoked"), "{told}");
-    // A run remembers the newest bundle; an audit does not care.
-    let store = folder.join("collateral");
-    assert!(revoking.for_a_run(Platform::roots(), &store, now).unwrap().is_some());
-    let older = good.for_a_run(Platform::roots(), &store, now).unwrap_err().to_string();
-    assert!(older.contains("version 6 or newer"), "{older}");
-    assert!(HardwareArguments::default().for_a_run(Platform::roots(), &store, now).unwrap().is_none());
-
-    let command = |more: &[&std::ffi::OsStr]| {
-        let mut command = Command::new("/proc/self/exe");
-        command.env(AUDITOR, "").arg(path);
-        let output = command.args(["--trust", &gate.to_string()]).args(more).output().unwrap();
-        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
-    };
-    let (code, told) = command(&[]);
-    assert!(code == Some(0) && told.contains("not appraised again here"), "{told}");
-    let (key, bundle) = (signer.public().to_string(), good.bundle.clone().unwrap());
-    let flags = ["--policy".as_ref(), policy.as_os_str(), "--bundle".as_ref(), bundle.as_os_str()];
-    let (code, told) = command(&[&flags[..], &["--bundle-key".as_ref(), key.as_ref()]].concat());
-    assert!(code == Some(1) && told.contains("under other roots than the vendors'"), "{told}");
-    let stranger = gate.to_string();
-    let (code, told) = command(&[&flags[..], &["--bundle-key".as_ref(), stranger.as_ref()]].concat());
-    assert!(code == Some(1) && told.contains("bundle-signature"), "{told}");
-    assert_eq!(command(&flags).0, Some(2), "a bundle without its key");
-    assert_eq!(command(&flags[..2]).0, Some(2), "a policy without a bundle");
+    audit::audited_from_files(folder.path(), &bytes, report.gate_key, &report.record);
 }
 
 fn refused_under_the_vendors_roots() {
@@ -276,6 +138,8 @@ fn flags_of_the_programs_reach_the_gate() {
         program.map(|program| program.provider.open(Some(examples::DeviceName::Cpu)))
     };
     assert_eq!(open(&[]).unwrap().unwrap().minimum_assurance(), Assurance::SelfReported);
+    assert!(open(&["--dangerous-at", "2026-11-23T00:00:00Z"]).is_err(), "there is nothing to appraise");
+    assert!(open(&["--at", "now"]).is_err(), "a run is appraised at its own time");
     assert!(open(&["--policy", &policy]).is_err() && open(&["--policy", &policy, "--bundle", &bundle]).is_err());
     let flags = ["--policy", &policy, "--bundle", &bundle, "--bundle-key", &key, "--collateral", &store];
     let rental = open(&flags).unwrap().unwrap();
@@ -307,6 +171,41 @@ fn no_key_where_there_is_no_tee() {
     }
     let failure = run_in_folder(vendors(), Assurance::CpuTee, "machine");
     assert!(failure.to_string().contains("Intel TDX is not available here"), "{failure}");
+}
+
+/// A machine with a CPU TEE whose GPU is not confidential: refused with the reason where a confidential GPU is asked for, and
+/// where it is not a CPU TEE, with the reason in the allocation's log.
+fn a_gpu_that_does_not_attest_is_told() {
+    let asks = |minimum_assurance| {
+        let policy = HardwarePolicy { minimum_assurance, ..Platform::tdx(1).policy() };
+        HardwareVerifier::new(policy, Platform::roots(), Platform::collateral()).unwrap()
+    };
+    let failure = run_in_folder(asks(MinimumAssurance::CpuTeeGpuCc), Assurance::CpuTeeGpuCc, "gpu-off");
+    assert!(failure.to_string().contains(GPU_OFF), "{failure}");
+    refused("gpu-missing", run_in_folder(asks(MinimumAssurance::CpuTeeGpuCc), Assurance::CpuTee, "gpu-off"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let provider = Arc::new(LocalProvider::new().container(container_id(ContainerSource::Kernel).unwrap()));
+    let (verifier, log) = (asks(MinimumAssurance::CpuTee), Arc::new(Mutex::new(Vec::new())));
+    let (of, lines, mut id) = (Arc::clone(&provider), Arc::clone(&log), None);
+    let run = composed(folder.path(), verifier, Assurance::CpuTee, "gpu-off").shared_provider(provider);
+    let run = run.on_event(move |event| match event {
+        RunEvent::Rented { id: rented } => id = Some(rented),
+        RunEvent::Released { .. } => {
+            let (of, lines, id) = (Arc::clone(&of), Arc::clone(&lines), id.clone().unwrap());
+            tokio::spawn(async move {
+                let said = of.logs(&id, None).await.unwrap().lines;
+                lines.lock().unwrap().extend(said);
+            });
+        }
+        _ => {}
+    });
+    let report = tokio::runtime::Runtime::new().unwrap().block_on(run.run()).unwrap();
+    let bytes = std::fs::read(&report.record).unwrap();
+    let verified = record::verify(&bytes, Some(report.gate_key), None).unwrap();
+    assert_eq!(verified.sessions[0].verdict.appraisal.assurance, Assurance::CpuTee);
+    let log = log.lock().unwrap();
+    assert!(log.iter().any(|line| line.contains(GPU_OFF) && line.contains("the CPU's evidence alone")), "{log:?}");
 }
 
 fn vendors() -> HardwareVerifier {

@@ -106,6 +106,22 @@ pub struct WipedRegion {
     pub verification: String,
 }
 
+/// What became of the large blocks of the program's allocator: tensors, files that were read, batches. In bytes as the program
+/// asked for them, whatever it put into them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargeBlocks {
+    /// From which size on a block was large. Smaller ones were wiped when they were freed, and neither locked nor left out of
+    /// core dumps.
+    pub from_bytes: u64,
+    /// Alive in pages of their own, which core dumps leave out: the most at one time.
+    pub peak_bytes: u64,
+    /// Of these, not locked in memory: the most at one time.
+    pub unlocked_peak_bytes: u64,
+    /// Those that had no pages of their own, neither locked nor left out of core dumps: all together since the segment began.
+    pub ordinary_bytes: u64,
+}
+
 /// What was wiped, how, how it was checked, and what is not covered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,7 +132,11 @@ pub struct Receipt {
     pub regions: Vec<WipedRegion>,
     /// Bytes wiped by the zero-on-free allocator since the segment began; absent when it is not installed.
     pub allocator_bytes: Option<u64>,
-    /// Secret bytes that could not be locked in memory: the most at one time.
+    /// What became of the allocator's large blocks; absent where they were not guarded, and in receipts from before it was
+    /// said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_blocks: Option<LargeBlocks>,
+    /// Bytes of keys and package plaintext that could not be locked in memory: the most at one time.
     pub unlocked_bytes: u64,
     /// Where the keys were; absent when there were none, and in receipts from before it was said.
     #[serde(default, skip_serializing_if = "KeyMemory::is_none")]

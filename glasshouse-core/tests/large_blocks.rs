@@ -1,7 +1,7 @@
 //! Large blocks of the zero-on-free allocator: their contents, their pages, and what cannot be locked. The kernel is the
 //! witness: `VmFlags` of /proc/self/smaps and `VmLck` of /proc/self/status.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used)] // helpers of a test
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of a test
 #![allow(unsafe_code)] // an allocator is unsafe to call, and what lies in freed pages is read where it is
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
@@ -320,7 +320,11 @@ fn under_limits() {
         }
     }
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(8));
-    runner.run(&steps(), |steps| Ok(carry_out(steps))).unwrap();
+    let carry_out = |steps| {
+        carry_out(steps);
+        Ok(())
+    };
+    runner.run(&steps(), carry_out).unwrap();
 }
 
 fn under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {

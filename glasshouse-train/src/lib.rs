@@ -2,6 +2,7 @@
 //!
 //! Raw and protected runs call exactly the same code here, and one binary on one device gives the same bits every time.
 
+mod crossing;
 pub mod cuda_zeroizer;
 pub mod data;
 pub mod finetune;

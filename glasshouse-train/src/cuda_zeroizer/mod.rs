@@ -28,7 +28,7 @@ use glasshouse_core::traits::{Receipt, SecretRegion, ZeroizeError, Zeroizer};
 pub use device::{CudaMemory, scan};
 pub use memory::{Block, DeviceMemory};
 #[cfg(feature = "cuda")]
-pub use pinned::PinnedBuffer;
+pub use pinned::{Crossing, PinnedBuffer};
 pub use sweep::{MARGIN, SMALLEST_BLOCK, Swept, sweep};
 
 /// A device that has not been wiped by then does not answer any more: an H200's 141 GB take a third of a second.

@@ -5,6 +5,7 @@ use super::heads::{gather, scatter};
 use super::memory::unwritten;
 use super::record::record;
 use super::softmax::Block;
+use crate::crossing::to_device;
 
 /// Where documents begin in a batch of packed rows, on the host and the device.
 #[derive(Clone)]
@@ -35,7 +36,7 @@ impl Packing {
                 first.push(start);
             }
         }
-        let on_device = Tensor::from_slice(&first, first.len(), device)?;
+        let on_device = to_device(&first, first.len(), device)?;
         Ok(Self { rows, length, first, on_device })
     }
 

@@ -5,6 +5,7 @@ use super::build::{Builder, Parts, Source};
 use super::lora::tensor_name;
 use super::loss::{Counted, Loss, Tape};
 use super::{Batch, IGNORE, LoraConfig, QwenConfig, QwenError, Weights};
+use crate::crossing::to_device;
 use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_forward, take_rows};
 
 /// A Qwen2 model: the base frozen on one device, and adapters over it to train.
@@ -172,7 +173,7 @@ impl Qwen2 {
     }
 
     fn embed(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        let tokens = Tensor::from_slice(&batch.tokens, batch.tokens.len(), &self.device)?;
+        let tokens = to_device(&batch.tokens, batch.tokens.len(), &self.device)?;
         take_rows(&self.parts.embedding, &tokens)
     }
 
@@ -182,7 +183,7 @@ impl Qwen2 {
             rows: batch.rows,
             length: batch.length,
             packing: Packing::new(batch.rows, batch.length, &batch.documents, &self.device)?,
-            positions: Tensor::from_slice(&batch.positions, batch.positions.len(), &self.device)?,
+            positions: to_device(&batch.positions, batch.positions.len(), &self.device)?,
             rope: self.rope(needed)?,
             eps: self.config.rms_norm_eps,
             scale: self.lora.scale(),
@@ -211,10 +212,10 @@ impl Qwen2 {
         if labels.is_empty() {
             return Ok(None);
         }
-        let labels = Tensor::from_vec(labels, places.len(), &self.device)?;
+        let labels = to_device(&labels, places.len(), &self.device)?;
         let rows = match places.len() == batch.labels.len() {
             true => None,
-            false => Some(Tensor::from_slice(&places, places.len(), &self.device)?),
+            false => Some(to_device(&places, places.len(), &self.device)?),
         };
         Ok(Some(Counted { rows, labels }))
     }

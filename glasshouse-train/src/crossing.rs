@@ -8,7 +8,9 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 
-use candle_core::{Device, Result, Shape, Tensor, WithDType};
+#[cfg(not(feature = "cuda"))]
+use candle_core::WithDType;
+use candle_core::{Device, Result, Shape, Tensor};
 
 /// What crosses: u32, f32, f64.
 #[cfg(not(feature = "cuda"))]
@@ -25,6 +27,7 @@ pub(crate) fn to_device<T: Number>(values: &[T], shape: impl Into<Shape>, device
     match device {
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => cuda::to_device(values, shape.into(), device),
+        #[allow(clippy::disallowed_methods)] // on a CPU it is a copy in memory
         _ => Tensor::from_slice(values, shape, device),
     }
 }
@@ -35,6 +38,7 @@ pub(crate) fn to_host<T: Number>(tensor: &Tensor) -> Result<Vec<T>> {
     match flat.device() {
         #[cfg(feature = "cuda")]
         Device::Cuda(_) => cuda::to_host(&flat.contiguous()?),
+        #[allow(clippy::disallowed_methods)]
         _ => flat.to_vec1(),
     }
 }

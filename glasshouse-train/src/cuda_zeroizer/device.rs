@@ -192,6 +192,6 @@ fn grid() -> LaunchConfig {
     LaunchConfig { grid_dim: (BLOCKS, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
 }
 
-fn told<T, E: Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
+pub(super) fn told<T, E: Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("{what} failed: {error}"))
 }

@@ -165,6 +165,7 @@ pub fn tensors(
     }
 }
 
+#[allow(clippy::disallowed_methods)] // to the CPU, and from there as everything
 fn tensor(name: &str, view: &TensorView<'_>, device: &Device) -> Result<Tensor, QwenError> {
     let dtype = match view.dtype() {
         Dtype::F32 => DType::F32,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use examples::{WeightsAt, default_out, demo_data, fail, registry, say};
 use glasshouse_attest::software::{ContainerSource, SoftwarePolicy, SoftwareVerifier, container_id};
+use glasshouse_core::claims::Assurance;
 use glasshouse_core::fixed::Digest32;
 use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::Budget;
@@ -82,7 +83,7 @@ async fn run() -> Result<bool, Box<dyn std::error::Error>> {
         eval_fraction: 0.0,
         ..Settings::default()
     };
-    let mut package = PackageBuilder::new("breaking");
+    let mut package = PackageBuilder::new("breaking").minimum_assurance(Assurance::SelfReported);
     for (name, bytes) in package_entries(&settings, demo_data(), Start::Fresh)? {
         package = package.entry(name, Source::Memory(bytes));
     }

@@ -8,9 +8,9 @@
 //! Nearly every call of the driver waits for work that a broken kernel never ends, and none of them takes a deadline. So
 //! a device is only touched on a thread of its own, which is left behind when it does not come back in time.
 //!
-//! After some errors (an illegal access, a trap) every call fails in the process that had it, until its end. Then this
-//! process lets go of the device ([`descriptors`]), and a second one, of the same executable, takes all of its memory, wipes
-//! it and says so in a line ([`report`]), which is believed as far as it is possible.
+//! After some errors (an illegal access, a trap) every call fails in the process that had it, until its end, and a kernel
+//! that never ends keeps them all. Then this process lets go of the device ([`descriptors`]), and a second one, of the same
+//! executable, takes all of its memory, wipes it and says so in a line ([`report`]), which is believed as far as it is possible.
 
 #[cfg(feature = "break-device")]
 mod broken;
@@ -39,7 +39,7 @@ use glasshouse_core::host_memory::{DEVICE_MEMORY_NOT_COVERED, HostZeroizer};
 use glasshouse_core::traits::{Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
 
 #[cfg(feature = "break-device")]
-pub use broken::break_context;
+pub use broken::{break_context, hang_context};
 #[cfg(feature = "cuda")]
 pub use device::{CudaMemory, scan};
 #[cfg(feature = "cuda")]
@@ -52,7 +52,7 @@ pub use sweep::{MARGIN, SMALLEST_BLOCK, Swept, sweep};
 /// A device that has not been wiped by then does not answer any more: an H200's 141 GB take a third of a second. A second
 /// process has as long again.
 pub const LONGEST: Duration = Duration::from_secs(30);
-/// Letting go of a device that answers with errors: 0.2 s on an H200.
+/// Letting go of a device: 0.2 s on an H200.
 const LETTING_GO: Duration = Duration::from_secs(10);
 /// Label of device memory in receipts and errors.
 const REGION: &str = "device memory";
@@ -78,8 +78,8 @@ struct LastResort {
     command: Box<dyn FnMut() -> Command + Send>,
 }
 
-/// Lets go of the device if it is lost to this process, and says whether it was.
-type LetGo = Box<dyn FnMut() -> Result<bool, String> + Send>;
+/// Lets go of the device if it is lost to this process, and says whether it was; told whether the device answers at all.
+type LetGo = Box<dyn FnMut(bool) -> Result<bool, String> + Send>;
 
 /// What a receipt says of a device.
 struct Lines {
@@ -115,12 +115,12 @@ impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
         self
     }
 
-    /// For a device that answers with nothing but errors: `let_go` says whether it is lost to this process, and lets go of
-    /// it if it is; then `command` is run to wipe it.
+    /// For a device that answers with errors, or not in time (`let_go` is told false then): `let_go` says whether it is lost
+    /// to this process, and lets go of it if it is; then `command` is run to wipe it.
     #[must_use]
     pub fn last_resort(
         mut self,
-        let_go: impl FnMut() -> Result<bool, String> + Send + 'static,
+        let_go: impl FnMut(bool) -> Result<bool, String> + Send + 'static,
         command: impl FnMut() -> Command + Send + 'static,
     ) -> Self {
         self.last_resort = Some(LastResort { let_go: Box::new(let_go), command: Box::new(command) });
@@ -139,20 +139,22 @@ impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
             let panicked = |_| Err(not_wiped("the thread that wipes it panicked".to_owned()));
             (open, swept.unwrap_or_else(panicked))
         };
-        let (open, swept) = apart(work, self.limit).ok_or_else(|| not_wiped(unanswered))?;
+        let Some((open, swept)) = apart(work, self.limit) else {
+            return self.by_second_process(not_wiped(unanswered), false);
+        };
         self.open = Ok(open);
         match swept {
             Ok(swept) => Ok(Lines { region: swept.region(), not_covered: swept.not_covered() }),
-            Err(first) => self.by_second_process(first),
+            Err(first) => self.by_second_process(first, true),
         }
     }
 
     /// Once: a process that has let go of its device does not get it back.
-    fn by_second_process(&mut self, first: ZeroizeError) -> Result<Lines, ZeroizeError> {
+    fn by_second_process(&mut self, first: ZeroizeError, answers: bool) -> Result<Lines, ZeroizeError> {
         let Some(LastResort { mut let_go, mut command }) = self.last_resort.take() else { return Err(first) };
         let and = |first, then| Err(ZeroizeError::Several(vec![first, then]));
         let work = move || {
-            let gone = catch_unwind(AssertUnwindSafe(&mut let_go));
+            let gone = catch_unwind(AssertUnwindSafe(|| let_go(answers)));
             (let_go, gone.unwrap_or_else(|_| Err("letting go of it panicked".to_owned())))
         };
         let Some((let_go, gone)) = apart(work, LETTING_GO.min(self.limit)) else {
@@ -333,7 +335,7 @@ mod tests {
     fn a_second_process_wipes_what_this_one_has_lost() {
         let (code, said) = line(Fake::new(200 << 20).used(0, 10 << 20).filled(0xa5), 0);
         assert_eq!(code, 0);
-        let mut zeroizer = lost().last_resort(|| Ok(true), move || printing(&said));
+        let mut zeroizer = lost().last_resort(|_| Ok(true), move || printing(&said));
         let receipt = zeroizer.zeroize().unwrap();
         let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
         assert_eq!(region.bytes, 158 << 20);
@@ -353,8 +355,23 @@ mod tests {
         let (_, said) = line(small(), 0);
         glasshouse_core::contract::zeroizer(move || {
             let said = said.clone();
-            Box::new(lost().last_resort(|| Ok(true), move || printing(&said)))
+            Box::new(lost().last_resort(|_| Ok(true), move || printing(&said)))
         });
+    }
+
+    #[test]
+    fn and_what_does_not_answer() {
+        let (_, said) = line(small(), 0);
+        let said = move || printing(&said);
+        let silent = || over(small().with(Flaw::HangsInTrim)).within(Duration::from_millis(500));
+        let mut zeroizer = silent().last_resort(|answers| Ok(!answers), said);
+        let receipt = zeroizer.zeroize().unwrap();
+        let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
+        assert!(region.method.contains("did not answer within 500ms"), "{}", region.method);
+        let mut zeroizer = silent().last_resort(|_| Ok(false), || -> Command { panic!("a second process") });
+        for _ in 0..2 {
+            assert!(zeroizer.zeroize().unwrap_err().to_string().contains("did not answer"));
+        }
     }
 
     #[test]
@@ -362,23 +379,23 @@ mod tests {
         let never = || -> Command { panic!("a second process") };
         let open = || Ok(small().with(Flaw::OverwriteFails));
         let zeroizer = DeviceZeroizer::over(HostZeroizer::with_ledger(&LEDGER), open);
-        let mut zeroizer = zeroizer.last_resort(|| Ok(false), never);
+        let mut zeroizer = zeroizer.last_resort(|_| Ok(false), never);
         for _ in 0..2 {
             assert!(zeroizer.zeroize().unwrap_err().to_string().contains("told to fail"));
         }
         // Nor one that is wiped.
-        assert!(over(small()).last_resort(|| panic!("asked"), never).zeroize().is_ok());
+        assert!(over(small()).last_resort(|_| panic!("asked"), never).zeroize().is_ok());
     }
 
     #[test]
     fn a_device_that_cannot_be_let_go_of_is_no_receipt() {
         let never = || -> Command { panic!("a second process") };
-        let mut zeroizer = lost().last_resort(|| Err("told to fail".to_owned()), never);
+        let mut zeroizer = lost().last_resort(|_| Err("told to fail".to_owned()), never);
         let error = zeroizer.zeroize().unwrap_err().to_string();
         assert!(error.contains("ILLEGAL_ADDRESS") && error.contains("told to fail"), "{error}");
-        let error = lost().last_resort(|| panic!("told to panic"), never).zeroize().unwrap_err().to_string();
+        let error = lost().last_resort(|_| panic!("told to panic"), never).zeroize().unwrap_err().to_string();
         assert!(error.contains("letting go of it panicked"), "{error}");
-        let hangs = || loop {
+        let hangs = |_| loop {
             std::thread::park();
         };
         let mut zeroizer = lost().within(Duration::from_millis(300)).last_resort(hangs, never);
@@ -410,11 +427,11 @@ mod tests {
             (format!("echo '{}'; exit 1", dirty.trim_end()), "still holds data after wiping"),
             ("exec yes x".to_owned(), "ended with signal: 13"),
         ] {
-            let mut zeroizer = lost().last_resort(|| Ok(true), move || shell(&script));
+            let mut zeroizer = lost().last_resort(|_| Ok(true), move || shell(&script));
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("ILLEGAL_ADDRESS"), "{says}: {error}");
         }
-        let mut zeroizer = lost().last_resort(|| Ok(true), || Command::new("/nowhere/at/all"));
+        let mut zeroizer = lost().last_resort(|_| Ok(true), || Command::new("/nowhere/at/all"));
         assert!(zeroizer.zeroize().unwrap_err().to_string().contains("cannot be started"));
     }
 
@@ -424,7 +441,7 @@ mod tests {
         let said = said.trim_end().to_owned();
         for script in ["exec sleep 1000".to_owned(), format!("echo '{said}'; exec >&-; exec sleep 1000")] {
             let limit = Duration::from_millis(300);
-            let mut zeroizer = lost().within(limit).last_resort(|| Ok(true), move || shell(&script));
+            let mut zeroizer = lost().within(limit).last_resort(|_| Ok(true), move || shell(&script));
             let began = Instant::now();
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains("did not end within 300ms"), "{error}");

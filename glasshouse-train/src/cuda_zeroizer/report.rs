@@ -112,8 +112,8 @@ impl Wiped {
             label: REGION.to_owned(),
             bytes,
             method: format!(
-                "after a CUDA error ({why}) by a second process, once this one had let go of the device: {bytes} bytes of \
-                 {total}, all that the driver gave, in {blocks} blocks, overwritten with zeros"
+                "by a second process, once this one had lost the device ({why}) and let go of it: {bytes} bytes of {total}, \
+                 all that the driver gave, in {blocks} blocks, overwritten with zeros"
             ),
             verification: "every 4-byte word read back by a kernel on the device, in the second process".to_owned(),
         }

@@ -32,6 +32,25 @@ pub(crate) fn to_device<T: Number>(values: &[T], shape: impl Into<Shape>, device
     }
 }
 
+/// Several at once, each a vector: on a GPU it is waited for the copy, which is short, and so for one instead of each.
+pub(crate) fn all_to_device<T: Number, const N: usize>(values: [&[T]; N], device: &Device) -> Result<[Tensor; N]> {
+    let tensors: Vec<Tensor> = match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(_) => {
+            let all = to_device(&values.concat(), values.iter().map(|part| part.len()).sum::<usize>(), device)?;
+            let mut start = 0;
+            let part = |part: &[T]| {
+                let tensor = all.narrow(0, start, part.len());
+                start += part.len();
+                tensor
+            };
+            values.into_iter().map(part).collect::<Result<_>>()?
+        }
+        _ => values.into_iter().map(|part| to_device(part, part.len(), device)).collect::<Result<_>>()?,
+    };
+    tensors.try_into().map_err(|_| candle_core::Error::Msg("as many tensors as vectors".to_owned()))
+}
+
 /// A tensor's values, in the order of its places.
 pub(crate) fn to_host<T: Number>(tensor: &Tensor) -> Result<Vec<T>> {
     let flat = tensor.flatten_all()?;
@@ -61,6 +80,9 @@ mod tests {
         assert_eq!(to_host::<u32>(&there.t().unwrap()).unwrap(), [1, 4, 2, 5, 3, 6]);
         assert_eq!(to_host::<f32>(&to_device(&[-0.5f32], (), &device).unwrap()).unwrap(), [-0.5]);
         assert!(to_device(&[1u32, 2], 3, &device).is_err());
+        let [a, b, c] = all_to_device([&[1u32, 2][..], &[], &[3]], &device).unwrap();
+        let back = |tensor| to_host::<u32>(tensor).unwrap();
+        assert_eq!((back(&a), back(&b), back(&c)), (vec![1, 2], vec![], vec![3]));
         release();
     }
 }

@@ -116,9 +116,14 @@ impl Trainer {
         let batches: Vec<Batch> = (0..accumulate).map(|_| self.stream.next_batch()).collect();
         let targets: usize = batches.iter().map(Batch::targets).sum();
         let (mut gradients, mut total) = (None::<Tensor>, None::<Tensor>);
-        for (number, batch) in batches.iter().enumerate() {
+        // All of them while the device has nothing to do: sending waits for it.
+        let send = |(number, batch): (usize, &Batch)| {
             let dropout = (self.settings.lora.dropout > 0.0).then(|| self.dropout_seed(number as u64));
-            let loss = self.model.loss(batch, targets.max(1) as f64, dropout).map_err(failed)?;
+            self.model.send(batch, dropout).map_err(failed)
+        };
+        let sent = batches.iter().enumerate().map(send).collect::<Result<Vec<_>, _>>()?;
+        for (batch, sent) in batches.iter().zip(sent) {
+            let loss = self.model.loss_of(sent, targets.max(1) as f64).map_err(failed)?;
             let value = loss.value().detach();
             let store = loss.backward().map_err(failed)?;
             check_gradients(&self.variables, &store).map_err(failed)?;

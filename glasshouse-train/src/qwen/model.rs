@@ -63,9 +63,27 @@ impl Qwen2 {
     /// # Errors
     /// [`QwenError::Batch`], [`QwenError::TooLong`], [`QwenError::OutOfMemory`], [`QwenError::Device`].
     pub fn loss(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> Result<Loss<'_>, QwenError> {
+        self.loss_of(self.send(batch, dropout)?, divisor)
+    }
+
+    /// Puts what a pass reads of a batch on the device, all of it together. It is waited for everything that the device has
+    /// to do before: who has several batches sends them first.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub(crate) fn send(&self, batch: &Batch, dropout: Option<u64>) -> Result<Sent, QwenError> {
         batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
-        self.forward_keeping(batch, divisor, dropout)
-            .map_err(|error| self.failed("the forward pass", (batch.rows, batch.length), &error))
+        let sent = self.sent(batch, dropout);
+        sent.map_err(|error| self.failed("sending a batch", (batch.rows, batch.length), &error))
+    }
+
+    /// [`loss`](Self::loss) of a batch that was sent.
+    ///
+    /// # Errors
+    /// As `loss`.
+    pub(crate) fn loss_of(&self, sent: Sent, divisor: f64) -> Result<Loss<'_>, QwenError> {
+        let size = (sent.pass.rows, sent.pass.length);
+        self.forward_keeping(sent, divisor).map_err(|error| self.failed("the forward pass", size, &error))
     }
 
     /// Sum of the negative log likelihoods (f32, a scalar on the device) and how many targets there are; keeps nothing.
@@ -73,9 +91,8 @@ impl Qwen2 {
     /// # Errors
     /// As [`loss`](Self::loss).
     pub fn evaluate(&self, batch: &Batch) -> Result<(Tensor, usize), QwenError> {
-        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let Sent { tokens, pass, counted, .. } = self.send(batch, None)?;
         let run = || {
-            let Sent { tokens, pass, counted } = self.send(batch, None)?;
             let Some(counted) = counted else {
                 return Tensor::zeros((), DType::F32, &self.device);
             };
@@ -92,9 +109,8 @@ impl Qwen2 {
     /// # Errors
     /// As [`loss`](Self::loss).
     pub fn logits(&self, batch: &Batch) -> Result<Tensor, QwenError> {
-        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let Sent { tokens, pass, .. } = self.send(batch, None)?;
         let run = || {
-            let Sent { tokens, pass, .. } = self.send(batch, None)?;
             let last = self.hidden(&tokens, &pass)?;
             let normed = rms_norm_forward(&last, &self.parts.norm, self.config.rms_norm_eps)?;
             let logits = Tensor::zeros((normed.dim(0)?, self.config.vocab_size), self.dtype, &self.device)?;
@@ -146,9 +162,9 @@ impl Qwen2 {
         })
     }
 
-    fn forward_keeping(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> candle_core::Result<Loss<'_>> {
-        let size = (batch.rows, batch.length);
-        let Sent { tokens, pass, counted } = self.send(batch, dropout)?;
+    fn forward_keeping(&self, sent: Sent, divisor: f64) -> candle_core::Result<Loss<'_>> {
+        let Sent { tokens, pass, counted, targets } = sent;
+        let size = (pass.rows, pass.length);
         let Some(counted) = counted else {
             let value = Tensor::zeros((), DType::F32, &self.device)?;
             return Ok(Loss { model: self, value, targets: 0, size, tape: None });
@@ -166,7 +182,7 @@ impl Qwen2 {
         let normed = rms_norm_forward(&counted.of(&x)?, &self.parts.norm, pass.eps)?;
         let (value, gradient) = cross_entropy_forward(&normed, &self.parts.head, &counted.labels, divisor, true)?;
         let tape = gradient.map(|gradient| Tape { pass, kept, last: x, counted, gradient });
-        Ok(Loss { model: self, value, targets: batch.targets(), size, tape })
+        Ok(Loss { model: self, value, targets, size, tape })
     }
 
     fn hidden(&self, tokens: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
@@ -174,8 +190,7 @@ impl Qwen2 {
         self.parts.blocks.iter().try_fold(x, |x, block| Ok(block.forward(&x, pass)?.0))
     }
 
-    /// Everything of a batch goes to the device together.
-    fn send(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Sent> {
+    fn sent(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Sent> {
         let counted = |(_, label): &(u32, &u32)| **label != IGNORE;
         let (places, labels): (Vec<u32>, Vec<u32>) = (0u32..).zip(&batch.labels).filter(counted).unzip();
         // Without an index, all places are meant.
@@ -196,7 +211,7 @@ impl Qwen2 {
         };
         let rows = (!index.is_empty()).then_some(rows);
         let counted = (!labels.is_empty()).then_some(Counted { rows, labels: labels_there });
-        Ok(Sent { tokens, pass, counted })
+        Ok(Sent { tokens, pass, counted, targets: labels.len() })
     }
 
     /// The table, made once for the longest sequence so far.
@@ -233,11 +248,12 @@ impl Qwen2 {
 }
 
 /// A batch on the device.
-struct Sent {
+pub(crate) struct Sent {
     tokens: Tensor,
     pass: Pass,
     /// None when no label counts.
     counted: Option<Counted>,
+    targets: usize,
 }
 
 /// All memory of the CUDA device in use.

@@ -27,7 +27,7 @@ mod whole;
 use glasshouse_provider::serve_if_launched;
 
 fn main() {
-    serve_if_launched(support::registry());
+    serve_if_launched(local::helpers(support::registry()));
     let told = |role| std::env::args().skip_while(move |argument| argument != role).nth(1);
     if let Some(folder) = told(interrupt::OWNER) {
         return interrupt::owner(folder.as_ref());

@@ -25,10 +25,10 @@ pub(super) struct Core {
 
 impl Core {
     /// Ends what an entry stands for, as far as it can be found. An error is that of the journal alone: the end was
-    /// asked for and looked for all the same. `seen` says that the provider has shown it before: until it has, its
-    /// absence means nothing for as long as a fresh allocation may be hidden.
-    pub(super) async fn end(&self, entry: &OpenEntry, seen: bool) -> Result<CleanupProof, SupervisorError> {
-        let sightings = self.until_absent(entry, seen).await;
+    /// asked for and looked for all the same. For as long as it may be `hidden` yet, which is no time once the provider
+    /// has shown it, its absence means nothing.
+    pub(super) async fn end(&self, entry: &OpenEntry, hidden: Duration) -> Result<CleanupProof, SupervisorError> {
+        let sightings = self.until_absent(entry, hidden).await;
         let spend = match &entry.id {
             Some(id) => self.answer("spend", self.provider.spend(id)).await.ok().flatten().and_then(|spend| {
                 let dollars = Figure::new(spend.dollars)?;
@@ -53,7 +53,9 @@ impl Core {
         match journalled {
             Ok(()) => Ok(proof(sightings.absent_at)),
             // Record and journal say the same: an allocation that the journal still has is not confirmed to be gone.
-            Err(error) => Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error }),
+            Err(error) => {
+                Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error, others: Vec::new() })
+            }
         }
     }
 
@@ -80,13 +82,12 @@ impl Core {
     }
 
     /// The end of one that is not wanted any more: whether it was seen to be gone, and the journal says so.
-    pub(super) async fn is_ended(&self, entry: &OpenEntry, seen: bool) -> bool {
-        self.end(entry, seen).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
+    pub(super) async fn is_ended(&self, entry: &OpenEntry, hidden: Duration) -> bool {
+        self.end(entry, hidden).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
     }
 
-    async fn until_absent(&self, entry: &OpenEntry, mut seen: bool) -> Sightings {
-        let hidden = if seen { Duration::ZERO } else { hidden_for(entry.asked_at, self.patience.settle) };
-        let began = Instant::now();
+    async fn until_absent(&self, entry: &OpenEntry, hidden: Duration) -> Sightings {
+        let (began, mut seen) = (Instant::now(), false);
         let deadline = from_now(self.patience.end.saturating_add(hidden));
         let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
         while !sightings.is_gone() && Instant::now() < deadline {
@@ -198,30 +199,4 @@ enum Look {
     There(Vec<AllocationId>),
     Absent,
     Unknown(ProviderError),
-}
-
-/// How much longer something that was asked for at `asked_at` may be hidden. A clock that went back since shortens nothing.
-fn hidden_for(asked_at: UnixMillis, settle: Duration) -> Duration {
-    match clock::wall().0.checked_sub(asked_at.0) {
-        // Whole seconds: this waits rather longer than shorter.
-        Some(age) => settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())),
-        None => settle,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_was_set_shortens_nothing() {
-        let (now, settle) = (clock::wall().0, Duration::from_secs(60));
-        let hidden = |asked_at: u64| hidden_for(UnixMillis(asked_at), settle);
-        assert_eq!(hidden(now), settle);
-        assert_eq!(hidden(now - 20_000).as_secs(), 40);
-        assert_eq!(hidden(now - 3_600_000), Duration::ZERO);
-        // Asked for in what is now the future.
-        assert_eq!([hidden(now + 3_600_000), hidden(u64::MAX)], [settle; 2]);
-        assert_eq!(hidden(0), Duration::ZERO);
-    }
 }

@@ -76,8 +76,16 @@ pub struct OpenEntry {
     pub name: String,
     /// Its id, once the provider told one.
     pub id: Option<AllocationId>,
-    /// When it was asked for.
+    /// When it was asked for, by the wall clock of then: for people. Nothing is decided by it.
     pub asked_at: UnixMillis,
+}
+
+impl OpenEntry {
+    /// Something that is asked for now.
+    pub(super) fn new(provider: &dyn Provider, name: &str) -> Self {
+        let (account, asked_at) = (provider.account(), clock::wall());
+        Self { provider: provider.name().to_owned(), account, name: name.to_owned(), id: None, asked_at }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,18 +145,9 @@ impl Journal {
         self.lock().open.values().cloned().collect()
     }
 
-    pub(super) fn asking(&self, provider: &dyn Provider, name: &str) -> Result<OpenEntry, JournalError> {
-        let (provider, account, name, at) =
-            (provider.name().to_owned(), provider.account(), name.to_owned(), clock::wall());
-        let entry = OpenEntry {
-            provider: provider.clone(),
-            account: account.clone(),
-            name: name.clone(),
-            id: None,
-            asked_at: at,
-        };
-        self.write(Line::Asking { provider, account, name, at })?;
-        Ok(entry)
+    pub(super) fn asking(&self, entry: &OpenEntry) -> Result<(), JournalError> {
+        let OpenEntry { provider, account, name, asked_at, .. } = entry.clone();
+        self.write(Line::Asking { provider, account, name, at: asked_at })
     }
 
     pub(super) fn created(&self, name: &str, id: &AllocationId) -> Result<(), JournalError> {
@@ -194,16 +193,20 @@ mod tests {
     use super::*;
     use crate::MemoryProvider;
 
+    fn asked(name: &str) -> OpenEntry {
+        OpenEntry::new(&MemoryProvider::new(), name)
+    }
+
     #[test]
     fn what_nobody_saw_gone_is_there_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journal = Journal::open(&path).unwrap();
         assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
-        journal.asking(&MemoryProvider::new(), "gh-a").unwrap();
-        journal.asking(&MemoryProvider::new(), "gh-b").unwrap();
+        journal.asking(&asked("gh-a")).unwrap();
+        journal.asking(&asked("gh-b")).unwrap();
         journal.created("gh-b", &AllocationId("7".into())).unwrap();
-        journal.asking(&MemoryProvider::new(), "gh-c").unwrap();
+        journal.asking(&asked("gh-c")).unwrap();
         journal.gone("gh-c").unwrap();
         drop(journal);
         // A crash in the middle of a line.

@@ -47,6 +47,7 @@ const TESTS: &[Test] = &[
 const FOLDER: &str = "/run/glasshouse-slurm-test";
 
 fn main() {
+    contract::serve_if_launched();
     serve_if_launched(support::registry());
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.iter().any(|argument| argument == "--list") || !start() {

@@ -1,8 +1,11 @@
 //! An owner that dies: nothing of it runs on, and the next one has its journal and nothing else.
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use glasshouse_core::traits::{
@@ -12,26 +15,42 @@ use glasshouse_core::traits::{
 use tokio::sync::Notify;
 
 use super::{Answers, Bench, Trouble, end, fresh_owner, holds, nothing_bills, request};
-use crate::supervisor::{Journal, OwnerTag, Reaped, Supervisor};
+use crate::supervisor::{Journal, JournalError, OwnerTag, Reaped, Supervisor};
 
 /// An owner's life has more calls than this.
 const FEWEST: usize = 8;
+/// Calls whose owners are killed at once. Nearly all of it is waiting.
+const AT_ONCE: usize = 4;
 
 /// Kills owners before and after each of their calls, one after the other, and has the next one reap.
 pub(super) async fn at_every_call<B: Bench>(bench: &impl AsyncFn() -> B) -> Result<(), String> {
-    for first in (1..).step_by(2) {
-        let second = first + 1;
-        let (one, two, three, four) = tokio::join!(
-            dies_at(bench, first, When::Before),
-            dies_at(bench, first, When::After),
-            dies_at(bench, second, When::Before),
-            dies_at(bench, second, When::After),
-        );
-        if !(one? && two? && three? && four?) {
-            return holds(second > FEWEST, || format!("its owner's life had fewer than {second} calls"));
+    for first in (1..).step_by(AT_ONCE) {
+        let calls = first..first + AT_ONCE;
+        let cases = calls.flat_map(|call| [(call, When::Before), (call, When::After)]);
+        let ends = all(cases.map(|(call, when)| dies_at(bench, call, when))).await;
+        let ends: Vec<bool> = ends.into_iter().collect::<Result<_, String>>()?;
+        if ends.contains(&false) {
+            let calls = first - 1 + ends.iter().filter(|killed| **killed).count() / 2;
+            return holds(calls > FEWEST, || format!("its owner's life had {calls} calls"));
         }
     }
     Ok(())
+}
+
+/// Drives all of them, in one task.
+async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let (mut running, mut done): (Vec<_>, Vec<T>) = (futures.map(Box::pin).collect(), Vec::new());
+    poll_fn(move |context| {
+        running.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(output) => {
+                done.push(output);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if running.is_empty() { Poll::Ready(std::mem::take(&mut done)) } else { Poll::Pending }
+    })
+    .await
 }
 
 /// When in its last call an owner dies.
@@ -72,11 +91,23 @@ async fn life(bench: &impl Bench, provider: Arc<Mortal>, journal: &Path, tag: &O
 
 /// The next owner: a provider and a supervisor of its own, and the journal as it stands.
 pub(super) async fn reap(bench: &impl Bench, journal: &Path, tag: OwnerTag) -> Result<Reaped, String> {
-    let journal = Arc::new(Journal::open(journal).map_err(|error| error.to_string())?);
+    let journal = Arc::new(opened(journal).await?);
     let supervisor = Supervisor::new(bench.provider(), journal).patience(bench.patience()).owner(tag);
     let reaped = supervisor.reap().await.map_err(|error| error.to_string())?;
     holds(reaped.is_clean(), || format!("not everything was reaped: {reaped:?}"))?;
     Ok(reaped)
+}
+
+/// A dead owner's journal. What other owners of this process start may hold it for the moment until it is a program.
+async fn opened(journal: &Path) -> Result<Journal, String> {
+    let mut tried = 0;
+    loop {
+        match Journal::open(journal) {
+            Err(JournalError::InUse { .. }) if tried < 100 => tokio::time::sleep(Duration::from_millis(10)).await,
+            opened => return opened.map_err(|error| error.to_string()),
+        }
+        tried += 1;
+    }
 }
 
 /// A provider as one owner sees it, who dies in one of its calls. Looks in a row count as one: nothing is done between.

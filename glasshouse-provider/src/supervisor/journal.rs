@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::durable::{LineLog, LineLogError};
@@ -76,15 +77,38 @@ pub struct OpenEntry {
     pub name: String,
     /// Its id, once the provider told one.
     pub id: Option<AllocationId>,
-    /// When it was asked for, by the wall clock of then: for people. Nothing is decided by it.
+    /// When it was asked for, by the wall clock of then.
     pub asked_at: UnixMillis,
+    /// The same by a clock that nobody sets; absent in journals of before.
+    pub(super) boot: Option<BootMoment>,
+}
+
+/// A moment of one boot of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BootMoment {
+    id: String,
+    millis: u64,
 }
 
 impl OpenEntry {
     /// Something that is asked for now.
     pub(super) fn new(provider: &dyn Provider, name: &str) -> Self {
         let (account, asked_at) = (provider.account(), clock::wall());
-        Self { provider: provider.name().to_owned(), account, name: name.to_owned(), id: None, asked_at }
+        let boot = clock::boot_id().map(|id| BootMoment { id: id.to_owned(), millis: boot_millis() });
+        Self { provider: provider.name().to_owned(), account, name: name.to_owned(), id: None, asked_at, boot }
+    }
+
+    /// How much longer it may be hidden, when a fresh one is for no longer than `settle`. After another boot, or on another
+    /// machine, nobody knows how long ago it was asked for.
+    pub(super) fn hidden(&self, settle: Duration) -> Duration {
+        let age = match &self.boot {
+            Some(boot) if clock::boot_id() == Some(&boot.id) => boot_millis().checked_sub(boot.millis),
+            Some(_) => None,
+            None => clock::wall().0.checked_sub(self.asked_at.0),
+        };
+        // Whole seconds: this waits rather longer than shorter.
+        age.map_or(settle, |age| settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())))
     }
 }
 
@@ -97,6 +121,8 @@ enum Line {
         account: Option<String>,
         name: String,
         at: UnixMillis,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<BootMoment>,
     },
     Created {
         name: String,
@@ -146,8 +172,8 @@ impl Journal {
     }
 
     pub(super) fn asking(&self, entry: &OpenEntry) -> Result<(), JournalError> {
-        let OpenEntry { provider, account, name, asked_at, .. } = entry.clone();
-        self.write(Line::Asking { provider, account, name, at: asked_at })
+        let OpenEntry { provider, account, name, asked_at: at, boot, .. } = entry.clone();
+        self.write(Line::Asking { provider, account, name, at, boot })
     }
 
     pub(super) fn created(&self, name: &str, id: &AllocationId) -> Result<(), JournalError> {
@@ -172,10 +198,14 @@ impl Journal {
     }
 }
 
+fn boot_millis() -> u64 {
+    u64::try_from(clock::boot().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn apply(open: &mut BTreeMap<String, OpenEntry>, line: Line) {
     match line {
-        Line::Asking { provider, account, name, at } => {
-            open.insert(name.clone(), OpenEntry { provider, account, name, id: None, asked_at: at });
+        Line::Asking { provider, account, name, at: asked_at, boot } => {
+            open.insert(name.clone(), OpenEntry { provider, account, name, id: None, asked_at, boot });
         }
         Line::Created { name, id, .. } => {
             if let Some(entry) = open.get_mut(&name) {
@@ -216,6 +246,24 @@ mod tests {
         let open = Journal::open(&path).unwrap().open_entries();
         let ids: Vec<_> = open.iter().map(|e| (e.name.as_str(), e.id.clone())).collect();
         assert_eq!(ids, [("gh-a", None), ("gh-b", Some(AllocationId("7".into())))]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_shortens_nothing() {
+        let (now, settle) = (clock::wall().0, Duration::from_secs(60));
+        let fresh = asked("gh-a");
+        // Whatever the wall says: it was asked for just now.
+        for at in [0, now - 3_600_000, now, now + 3_600_000, u64::MAX] {
+            assert_eq!(OpenEntry { asked_at: UnixMillis(at), ..fresh.clone() }.hidden(settle), settle);
+        }
+        let moment = |id: &str, millis| Some(BootMoment { id: id.to_owned(), millis });
+        let id = clock::boot_id().unwrap();
+        let older = |millis| OpenEntry { boot: moment(id, boot_millis() - millis), ..fresh.clone() }.hidden(settle);
+        assert_eq!((older(20_000).as_secs(), older(90_000)), (40, Duration::ZERO));
+        assert_eq!(OpenEntry { boot: moment("another", 0), ..fresh.clone() }.hidden(settle), settle);
+        // A journal of before.
+        let walled = |at| OpenEntry { asked_at: UnixMillis(at), boot: None, ..fresh.clone() }.hidden(settle);
+        assert_eq!((walled(now - 20_000).as_secs(), walled(0), walled(now + 9_000)), (40, Duration::ZERO, settle));
     }
 
     #[test]

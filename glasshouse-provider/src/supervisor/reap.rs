@@ -96,13 +96,12 @@ impl Supervisor {
         }
     }
 
-    /// All at once: one that does not end must not hold up the others. Nobody knows how long ago they were asked for, since
-    /// the clock may have been set, so each may be hidden as long as a fresh one.
+    /// All at once: one that does not end must not hold up the others.
     async fn end_all(&self, entries: Vec<OpenEntry>) -> Result<Vec<CleanupProof>, SupervisorError> {
         let mut ending = JoinSet::new();
         for entry in entries {
             let core = self.core.clone();
-            ending.spawn(async move { core.end(&entry, core.patience.settle).await });
+            ending.spawn(async move { core.end(&entry, entry.hidden(core.patience.settle)).await });
         }
         let (mut proofs, mut failed) = (Vec::new(), None);
         for ended in ending.join_all().await {

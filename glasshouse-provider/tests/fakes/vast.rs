@@ -282,7 +282,7 @@ fn asks() -> Vec<Value> {
             "id": id, "ask_contract_id": id, "gpu_name": gpu, "num_gpus": count, "dph_total": price,
             "compute_cap": capability, "cuda_max_good": cuda, "direct_port_count": ports, "gpu_ram": 24_576,
             "disk_space": 500.5, "geolocation": "Atlantis, AT", "hosting_type": hosting, "rentable": true,
-            "reliability": 0.99, "webpage": null,
+            "reliability": 0.99, "webpage": null, "inet_down_cost": 0.003, "inet_up_cost": 0.004,
         })
     };
     vec![

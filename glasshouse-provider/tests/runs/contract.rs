@@ -22,17 +22,8 @@ use crate::rented::{IMAGE, PATIENCE, filter, runpod, vast};
 use crate::supervisor::request;
 use crate::support::{Test, block_on};
 
-pub(crate) const TESTS: &[Test] = &[
-    ("local_keeps_the_supervisors_contract", local_keeps_the_supervisors_contract),
-    ("segments_on_rented_machines", segments_on_rented_machines),
-];
-
-fn local_keeps_the_supervisors_contract() {
-    let bench = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF);
-    let arranged = block_on(supervised(bench));
-    let missing = Trouble::ALL.into_iter().filter(|trouble| !arranged.contains(trouble)).collect::<Vec<_>>();
-    assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
-}
+pub(crate) const TESTS: &[Test] =
+    &[("every_backend_keeps_the_supervisors_contract", every_backend_keeps_the_supervisors_contract)];
 
 /// For troubles that last for ever.
 const BRIEF: Patience = Patience {
@@ -42,8 +33,9 @@ const BRIEF: Patience = Patience {
     ..Patience::LOCAL
 };
 
-/// On three backends at once: most of it is waiting.
-fn segments_on_rented_machines() {
+/// On four backends at once: most of it is waiting.
+fn every_backend_keeps_the_supervisors_contract() {
+    let on_this_machine = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF);
     let on_runpod = async || {
         let served = Served::start(RunPod::with_machines(Default::default())).await;
         let provider = Arc::new(runpod(&served));
@@ -52,9 +44,7 @@ fn segments_on_rented_machines() {
             provider,
             billing: RunPod::billing,
             create: "POST pods",
-            break_logs: |fake| {
-                fake.behave(|behaviour| behaviour.log_breaks = true);
-            },
+            break_logs: |fake| fake.behave(|behaviour| behaviour.log_breaks = true),
         }
     };
     let on_vast = async || {
@@ -65,18 +55,22 @@ fn segments_on_rented_machines() {
             provider,
             billing: Vast::billing,
             create: "PUT asks/id",
-            break_logs: |fake| {
-                fake.behave(|behaviour| behaviour.log_breaks = true);
-            },
+            // At once where it is to be read, so that it is read more than once while it grows.
+            break_logs: |fake| fake.behave(|behaviour| (behaviour.log_breaks, behaviour.log_looks) = (true, 0)),
         }
     };
     let in_memory = async || {
         let memory = Crew { memory: MemoryProvider::new(), agents: LocalProvider::new(), ids: Mutex::default() };
         OfSegments(Faulty::new(Arc::new(memory), || request(Some(1.0)), BRIEF))
     };
+    let all = async {
+        tokio::join!(supervised(on_this_machine), supervised(on_runpod), supervised(on_vast), supervised(in_memory))
+    };
+    let (local, runpod, vast, memory) = block_on(all);
+    let missing = Trouble::ALL.into_iter().filter(|trouble| !local.contains(trouble)).collect::<Vec<_>>();
+    assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
     let of_segments = Trouble::ALL.into_iter().filter(|trouble| trouble.needs_agent()).collect::<Vec<_>>();
-    let checked = block_on(async { tokio::join!(supervised(on_runpod), supervised(on_vast), supervised(in_memory)) });
-    assert_eq!([&checked.0, &checked.1, &checked.2], [&of_segments; 3]);
+    assert_eq!([runpod, vast, memory].each_ref(), [&of_segments; 3]);
 }
 
 /// A fake whose allocations are processes.

@@ -47,7 +47,7 @@ pub(crate) fn spec(secret: u8) -> LaunchSpec {
 }
 
 pub(crate) fn offer() -> Offer {
-    Offer { id: "local".into(), gpu: None, gpu_count: 0, price_per_hour: 0.0, location: None }
+    Offer { id: "local".into(), gpu: None, gpu_count: 0, price_per_hour: 0.0, location: None, traffic: None }
 }
 
 pub(crate) async fn created(provider: &dyn Provider, spec: &LaunchSpec) -> glasshouse_core::traits::Allocation {

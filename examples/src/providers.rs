@@ -234,7 +234,7 @@ fn passed_over(path: &Path, error: Failure) -> bool {
 /// What ended beside the one whose end could not be journalled.
 fn told_beside(error: &SupervisorError) {
     if let SupervisorError::Unjournalled { others, .. } = error {
-        for proof in others {
+        for proof in others.iter() {
             told(proof);
         }
     }

@@ -19,6 +19,7 @@ pub struct Faulty {
     line: Arc<Line>,
     request: Box<dyn Fn() -> RentRequest + Send + Sync>,
     patience: Patience,
+    at_once: usize,
 }
 
 struct Line {
@@ -47,7 +48,14 @@ impl Faulty {
         let state =
             State { trouble: Trouble::None, creates: 0, names: Vec::new(), looks: 0, readings: 0, ends: 0, born: None };
         let line = Line { inner: provider, state: Mutex::new(state), hidden: patience.settle / 2 };
-        Self { line: Arc::new(line), request: Box::new(request), patience }
+        Self { line: Arc::new(line), request: Box::new(request), patience, at_once: 1 }
+    }
+
+    /// With so many of its benches in use at a time.
+    #[must_use]
+    pub fn at_once(mut self, benches: usize) -> Self {
+        self.at_once = benches;
+        self
     }
 }
 
@@ -87,6 +95,10 @@ impl Bench for Faulty {
 
     fn patience(&self) -> Patience {
         self.patience
+    }
+
+    fn at_once(&self) -> usize {
+        self.at_once
     }
 }
 

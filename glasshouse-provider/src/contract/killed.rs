@@ -1,10 +1,8 @@
 //! An owner that dies: nothing of it runs on, and the next one has its journal and nothing else.
 
-use std::future::poll_fn;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +12,7 @@ use glasshouse_core::traits::{
 };
 use tokio::sync::Notify;
 
-use super::{Answers, Bench, Trouble, end, fresh_owner, holds, nothing_bills, request};
+use super::{Answers, Bench, Trouble, all, end, fresh_owner, holds, nothing_bills, request};
 use crate::supervisor::{Journal, JournalError, OwnerTag, Reaped, Supervisor};
 
 /// An owner's life has more calls than this.
@@ -35,22 +33,6 @@ pub(super) async fn at_every_call<B: Bench>(bench: &impl AsyncFn() -> B) -> Resu
         }
     }
     Ok(())
-}
-
-/// Drives all of them, in one task.
-async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let (mut running, mut done): (Vec<_>, Vec<T>) = (futures.map(Box::pin).collect(), Vec::new());
-    poll_fn(move |context| {
-        running.retain_mut(|future| match future.as_mut().poll(context) {
-            Poll::Ready(output) => {
-                done.push(output);
-                false
-            }
-            Poll::Pending => true,
-        });
-        if running.is_empty() { Poll::Ready(std::mem::take(&mut done)) } else { Poll::Pending }
-    })
-    .await
 }
 
 /// When in its last call an owner dies.

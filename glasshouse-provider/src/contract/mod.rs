@@ -18,7 +18,10 @@ pub use faulty::Faulty;
 pub use trouble::Trouble;
 pub use workload::serve_if_launched;
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +49,11 @@ pub trait Bench {
     fn request(&self) -> RentRequest;
     /// How patiently.
     fn patience(&self) -> Patience;
+    /// How many benches may be in use at a time, where they have nothing in common that one could take from another. Most of
+    /// what the suite does is waiting.
+    fn at_once(&self) -> usize {
+        1
+    }
 }
 
 /// Checks a backend under the supervisor with every trouble that its bench can arrange, each on a bench of its own, and
@@ -54,24 +62,53 @@ pub trait Bench {
 /// # Panics
 /// With the trouble and what does not hold.
 pub async fn supervised<B: Bench>(bench: impl AsyncFn() -> B) -> Vec<Trouble> {
-    let (mut arranged, mut bills) = (Vec::new(), false);
-    for trouble in Trouble::ALL {
-        let one = bench().await;
-        if !one.arrange(trouble) {
-            continue;
+    let (mut arranged, bills) = (Vec::new(), Cell::new(false));
+    let (calm, troubles) = Trouble::ALL.split_at(1);
+    let at_once = bench().await.at_once().max(1);
+    for troubles in std::iter::once(calm).chain(troubles.chunks(at_once)) {
+        let checked = all(troubles.iter().map(|trouble| checked(&bench, *trouble, &bills))).await;
+        for (trouble, checked) in troubles.iter().zip(checked) {
+            match checked {
+                Ok(true) => arranged.push(*trouble),
+                Ok(false) => {}
+                Err(broken) => panic!("{trouble:?}: {broken}"),
+            }
         }
-        let checked = match trouble {
-            Trouble::OwnerKilled => killed::at_every_call(&bench).await,
-            Trouble::ClockAhead | Trouble::ClockBehind => clocks::differ(&one, trouble, bills).await,
-            trouble if trouble.needs_agent() => segments::check(&one, trouble).await,
-            trouble => check(&one, trouble).await.map(|end| bills |= end.is_some_and(|proof| proof.spend.is_some())),
-        };
-        if let Err(broken) = checked {
-            panic!("{trouble:?}: {broken}");
-        }
-        arranged.push(trouble);
     }
     arranged
+}
+
+/// Whether the bench could arrange it. `bills` is whether a bill was found on a calm day.
+async fn checked<B: Bench>(bench: &impl AsyncFn() -> B, trouble: Trouble, bills: &Cell<bool>) -> Result<bool, String> {
+    let one = bench().await;
+    if !one.arrange(trouble) {
+        return Ok(false);
+    }
+    match trouble {
+        Trouble::OwnerKilled => killed::at_every_call(bench).await?,
+        Trouble::ClockAhead | Trouble::ClockBehind => clocks::differ(&one, trouble, bills.get()).await?,
+        trouble if trouble.needs_agent() => segments::check(&one, trouble).await?,
+        trouble => {
+            let end = check(&one, trouble).await?;
+            bills.set(bills.get() || end.is_some_and(|proof| proof.spend.is_some()));
+        }
+    }
+    Ok(true)
+}
+
+/// Drives all of them in one task, and gives what each came to, in order.
+async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<_> = futures.map(|future| (Some(Box::pin(future)), None)).collect();
+    poll_fn(|context| {
+        for (future, output) in &mut running {
+            if let Some(Poll::Ready(ready)) = future.as_mut().map(|future| future.as_mut().poll(context)) {
+                (*future, *output) = (None, Some(ready));
+            }
+        }
+        if running.iter().all(|(future, _)| future.is_none()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 /// Rents under a trouble and ends what came of it. Gives the proof of that end.

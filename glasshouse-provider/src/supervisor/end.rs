@@ -54,7 +54,7 @@ impl Core {
             Ok(()) => Ok(proof(sightings.absent_at)),
             // Record and journal say the same: an allocation that the journal still has is not confirmed to be gone.
             Err(error) => {
-                Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error, others: Vec::new() })
+                Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error, others: Box::default() })
             }
         }
     }

@@ -22,7 +22,7 @@ pub enum SupervisorError {
         #[source]
         error: JournalError,
         /// What else was ended with it, journalled or not: an outcome that is `observed` was.
-        others: Vec<CleanupProof>,
+        others: Box<[CleanupProof]>,
     },
     /// The provider said no, or nothing.
     #[error(transparent)]

@@ -114,7 +114,7 @@ impl Supervisor {
         match failed {
             None => Ok(proofs),
             Some(SupervisorError::Unjournalled { proof, error, .. }) => {
-                Err(SupervisorError::Unjournalled { proof, error, others: proofs })
+                Err(SupervisorError::Unjournalled { proof, error, others: proofs.into() })
             }
             Some(error) => Err(error),
         }

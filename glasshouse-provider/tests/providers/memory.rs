@@ -82,6 +82,10 @@ impl Bench for Memory {
     fn patience(&self) -> Patience {
         QUICK
     }
+
+    fn at_once(&self) -> usize {
+        Trouble::ALL.len()
+    }
 }
 
 #[tokio::test(start_paused = true)]

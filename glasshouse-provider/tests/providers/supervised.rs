@@ -91,6 +91,10 @@ impl Bench for Served<RunPod> {
     fn patience(&self) -> Patience {
         QUICK
     }
+
+    fn at_once(&self) -> usize {
+        Trouble::ALL.len()
+    }
 }
 
 impl Bench for Served<Vast> {
@@ -132,6 +136,10 @@ impl Bench for Served<Vast> {
 
     fn patience(&self) -> Patience {
         QUICK
+    }
+
+    fn at_once(&self) -> usize {
+        Trouble::ALL.len()
     }
 }
 

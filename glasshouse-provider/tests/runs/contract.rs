@@ -35,7 +35,7 @@ const BRIEF: Patience = Patience {
 
 /// On four backends at once: most of it is waiting.
 fn every_backend_keeps_the_supervisors_contract() {
-    let on_this_machine = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF);
+    let on_this_machine = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF).at_once(8);
     let on_runpod = async || {
         let served = Served::start(RunPod::with_machines(Default::default())).await;
         let provider = Arc::new(runpod(&served));
@@ -109,6 +109,10 @@ impl<F: Fake> Bench for Manned<F> {
     fn patience(&self) -> Patience {
         PATIENCE
     }
+
+    fn at_once(&self) -> usize {
+        3
+    }
 }
 
 /// What a bench has for segments.
@@ -137,6 +141,10 @@ impl Bench for OfSegments {
 
     fn patience(&self) -> Patience {
         self.0.patience()
+    }
+
+    fn at_once(&self) -> usize {
+        3
     }
 }
 

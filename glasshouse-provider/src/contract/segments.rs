@@ -120,7 +120,7 @@ fn composed<K>(
         .shared_provider(bench.provider())
         .offers(request.filter)
         .patience(bench.patience())
-        .supervise(move |supervisor| supervisor.owner(tag.clone()))
+        .supervise(move |supervisor| supervisor.owner(tag.clone()).attempts(1))
         .linger(LINGER)
         .container(workload::container())
         .runtime_measurement(workload::measurement())

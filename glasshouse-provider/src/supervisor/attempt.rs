@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::boot::{Boot, Terms, Up};
 use super::pause::{from_now, pause};
 use super::rent::Failed;
-use super::{BootBudgets, OpenEntry, RentRequest, Rented, Supervisor, SupervisorError};
+use super::{OpenEntry, RentRequest, Rented, Supervisor, SupervisorError};
 
 impl Supervisor {
     pub(super) async fn attempt(&self, offer: &Offer, request: &RentRequest) -> Result<Rented, Failed> {
@@ -24,11 +24,11 @@ impl Supervisor {
             core.ledger.forget(&spec.name);
             return Err(stop(error.into()));
         }
-        let asked = Instant::now();
+        let (allocation, seen) = self.ask(offer, &spec, &mut entry).await?;
+        let answered = Instant::now();
         // By this clock: the one on the wall may be set while it waits.
         let hidden =
-            |seen: bool| if seen { Duration::ZERO } else { core.patience.settle.saturating_sub(asked.elapsed()) };
-        let (allocation, seen) = self.ask(offer, &spec, &mut entry).await?;
+            |seen: bool| if seen { Duration::ZERO } else { core.patience.settle.saturating_sub(answered.elapsed()) };
         entry.id = Some(allocation.id.clone());
         if let Err(error) = core.journal.created(&entry.name, &allocation.id) {
             // Nothing goes on running that the journal cannot follow. It still has the name, should this not end it.
@@ -63,10 +63,7 @@ impl Supervisor {
     /// Asks for it, once. Gives the allocation, and whether the provider has shown it beyond its answer.
     async fn ask(&self, offer: &Offer, spec: &LaunchSpec, entry: &mut OpenEntry) -> Result<(Allocation, bool), Failed> {
         let core = &self.core;
-        // The phases that some providers are through with before they answer.
-        let BootBudgets { schedule, pull, start, .. } = core.patience.boot;
-        let limit = schedule.saturating_add(pull).saturating_add(start);
-        match core.answer_within(limit, "create", core.provider.create(offer, spec)).await {
+        match core.answer_within(core.patience.create(), "create", core.provider.create(offer, spec)).await {
             Ok(CreateOutcome::Created(allocation)) => Ok((allocation, false)),
             Ok(CreateOutcome::NoCapacity) => {
                 Err(self.never_made(entry, SupervisorError::NoCapacity { offer: offer.id.clone() }))

@@ -99,16 +99,16 @@ impl OpenEntry {
         Self { provider: provider.name().to_owned(), account, name: name.to_owned(), id: None, asked_at, boot }
     }
 
-    /// How much longer it may be hidden, when a fresh one is for no longer than `settle`. After another boot, or on another
-    /// machine, nobody knows how long ago it was asked for.
-    pub(super) fn hidden(&self, settle: Duration) -> Duration {
+    /// How much longer it may be hidden, when a fresh one is for no longer than `settle`, and one that was asked for may be
+    /// made `within` so long. After another boot, or on another machine, nobody knows how long ago that was.
+    pub(super) fn hidden(&self, settle: Duration, within: Duration) -> Duration {
         let age = match &self.boot {
             Some(boot) if clock::boot_id() == Some(&boot.id) => boot_millis().checked_sub(boot.millis),
             Some(_) => None,
             None => clock::wall().0.checked_sub(self.asked_at.0),
         };
-        // Whole seconds: this waits rather longer than shorter.
-        age.map_or(settle, |age| settle.saturating_sub(Duration::from_secs(Duration::from_millis(age).as_secs())))
+        let is_settled = age.is_some_and(|age| Duration::from_millis(age) >= within.saturating_add(settle));
+        if is_settled { Duration::ZERO } else { settle }
     }
 }
 
@@ -250,20 +250,24 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_shortens_nothing() {
-        let (now, settle) = (clock::wall().0, Duration::from_secs(60));
+        let (now, settle, within) = (clock::wall().0, Duration::from_secs(60), Duration::from_secs(600));
         let fresh = asked("gh-a");
         // Whatever the wall says: it was asked for just now.
         for at in [0, now - 3_600_000, now, now + 3_600_000, u64::MAX] {
-            assert_eq!(OpenEntry { asked_at: UnixMillis(at), ..fresh.clone() }.hidden(settle), settle);
+            let set = OpenEntry { asked_at: UnixMillis(at), ..fresh.clone() };
+            assert_eq!(set.hidden(settle, within), settle);
         }
-        let moment = |id: &str, millis| Some(BootMoment { id: id.to_owned(), millis });
+        let booted = |id: &str, ago| {
+            let millis = boot_millis() - ago;
+            OpenEntry { boot: Some(BootMoment { id: id.to_owned(), millis }), ..fresh.clone() }.hidden(settle, within)
+        };
         let id = clock::boot_id().unwrap();
-        let older = |millis| OpenEntry { boot: moment(id, boot_millis() - millis), ..fresh.clone() }.hidden(settle);
-        assert_eq!((older(20_000).as_secs(), older(90_000)), (40, Duration::ZERO));
-        assert_eq!(OpenEntry { boot: moment("another", 0), ..fresh.clone() }.hidden(settle), settle);
+        // As long as its create may be under way, and then as long as it may be hidden.
+        assert_eq!([booted(id, 0), booted(id, 659_000), booted("another", 0)], [settle; 3]);
+        assert_eq!(booted(id, 660_000), Duration::ZERO);
         // A journal of before.
-        let walled = |at| OpenEntry { asked_at: UnixMillis(at), boot: None, ..fresh.clone() }.hidden(settle);
-        assert_eq!((walled(now - 20_000).as_secs(), walled(0), walled(now + 9_000)), (40, Duration::ZERO, settle));
+        let walled = |at| OpenEntry { asked_at: UnixMillis(at), boot: None, ..fresh.clone() }.hidden(settle, within);
+        assert_eq!([walled(now - 20_000), walled(now + 9_000), walled(0)], [settle, settle, Duration::ZERO]);
     }
 
     #[test]

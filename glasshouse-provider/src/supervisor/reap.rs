@@ -101,7 +101,8 @@ impl Supervisor {
         let mut ending = JoinSet::new();
         for entry in entries {
             let core = self.core.clone();
-            ending.spawn(async move { core.end(&entry, entry.hidden(core.patience.settle)).await });
+            let hidden = entry.hidden(core.patience.settle, core.patience.create());
+            ending.spawn(async move { core.end(&entry, hidden).await });
         }
         let (mut proofs, mut failed) = (Vec::new(), None);
         for ended in ending.join_all().await {

@@ -15,8 +15,10 @@ use super::workload::{self, EXIT, Listener, TALK, TASK, TRAIN};
 use super::{Bench, Trouble, fresh_owner, holds, longest, nothing_bills, request};
 use crate::run::{OverheadRun, ProtectedRun, RunBuilder, RunError, RunEvent, StopHandle};
 
-/// How long an agent goes on without its owner, and an owner without its agent.
-const LINGER: Duration = Duration::from_secs(4);
+/// How long an agent goes on without its owner.
+const LINGER: Duration = Duration::from_secs(60);
+/// The same where the agent is lost: for so long the owner looks for it, too.
+const LINGER_WHEN_LOST: Duration = Duration::from_secs(5);
 /// What a segment takes to come and go, on a slow machine.
 const SEGMENT: Duration = Duration::from_secs(30);
 
@@ -31,7 +33,7 @@ pub(super) async fn check(bench: &impl Bench, trouble: Trouble) -> Result<(), St
     nothing_bills(bench).await?;
     let creates = bench.creates();
     holds(creates.is_none_or(|creates| creates == 1), || format!("{creates:?} creates were asked for"))?;
-    let (took, limit) = (began.elapsed(), longest(&bench.patience()) + LINGER + 2 * SEGMENT);
+    let (took, limit) = (began.elapsed(), longest(&bench.patience()) + LINGER_WHEN_LOST + 2 * SEGMENT);
     holds(took <= limit, || format!("it took {took:?}, more than {limit:?}"))
 }
 
@@ -46,7 +48,7 @@ async fn two(bench: &impl Bench, folder: &Path) -> Result<(), String> {
 
 /// Lost, with the number of the last record that came home.
 async fn exit(bench: &impl Bench, folder: &Path) -> Result<(), String> {
-    let run = composed(ProtectedRun::builder(), bench, folder, EXIT)?;
+    let run = composed(ProtectedRun::builder(), bench, folder, EXIT)?.linger(LINGER_WHEN_LOST);
     let failure = run.run().await.err().ok_or("its segment came to its end without an agent")?;
     let RunError::AgentLost { last: Some(last), .. } = &failure.error else {
         return Err(format!("it is not lost: {failure}"));

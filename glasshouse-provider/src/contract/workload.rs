@@ -36,7 +36,7 @@ pub(super) const EXIT: &str = "exit";
 const UNIT: Duration = Duration::from_millis(2);
 const SENTENCES: u64 = 40;
 /// Between two of them.
-const BREATH: Duration = Duration::from_millis(25);
+const BREATH: Duration = Duration::from_millis(50);
 const UNITS_BEFORE_EXIT: u64 = 200;
 
 /// Serves the suite's own agents and segments; in any other process it returns. A test executable calls it first thing in

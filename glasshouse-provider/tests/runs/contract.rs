@@ -33,44 +33,47 @@ const BRIEF: Patience = Patience {
     ..Patience::LOCAL
 };
 
-/// On four backends at once: most of it is waiting.
+/// On four backends at once, each in a thread of its own: most of it is waiting.
 fn every_backend_keeps_the_supervisors_contract() {
-    let on_this_machine = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF).at_once(8);
-    let on_runpod = async || {
+    let of_segments = Trouble::ALL.into_iter().filter(|trouble| trouble.needs_agent()).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let bench = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF).at_once(4);
+            let arranged = block_on(supervised(bench));
+            let missing = Trouble::ALL.into_iter().filter(|trouble| !arranged.contains(trouble)).collect::<Vec<_>>();
+            assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
+        });
+        for segments in [segments_on_runpod, segments_on_vast, segments_in_memory] {
+            let expected = &of_segments;
+            scope.spawn(move || assert_eq!(segments(), *expected));
+        }
+    });
+}
+
+fn segments_on_runpod() -> Vec<Trouble> {
+    block_on(supervised(async || {
         let served = Served::start(RunPod::with_machines(Default::default())).await;
         let provider = Arc::new(runpod(&served));
-        Manned {
-            served,
-            provider,
-            billing: RunPod::billing,
-            create: "POST pods",
-            break_logs: |fake| fake.behave(|behaviour| behaviour.log_breaks = true),
-        }
-    };
-    let on_vast = async || {
+        let break_logs = |fake: &RunPod| fake.behave(|behaviour| behaviour.log_breaks = true);
+        Manned { served, provider, billing: RunPod::billing, create: "POST pods", break_logs }
+    }))
+}
+
+fn segments_on_vast() -> Vec<Trouble> {
+    block_on(supervised(async || {
         let served = Served::start(Vast::with_machines(Default::default())).await;
         let provider = Arc::new(vast(&served));
-        Manned {
-            served,
-            provider,
-            billing: Vast::billing,
-            create: "PUT asks/id",
-            // At once where it is to be read, so that it is read more than once while it grows.
-            break_logs: |fake| fake.behave(|behaviour| (behaviour.log_breaks, behaviour.log_looks) = (true, 0)),
-        }
-    };
-    let in_memory = async || {
+        // At once where it is to be read, so that it is read more than once while it grows.
+        let break_logs = |fake: &Vast| fake.behave(|behaviour| (behaviour.log_breaks, behaviour.log_looks) = (true, 0));
+        Manned { served, provider, billing: Vast::billing, create: "PUT asks/id", break_logs }
+    }))
+}
+
+fn segments_in_memory() -> Vec<Trouble> {
+    block_on(supervised(async || {
         let memory = Crew { memory: MemoryProvider::new(), agents: LocalProvider::new(), ids: Mutex::default() };
         OfSegments(Faulty::new(Arc::new(memory), || request(Some(1.0)), BRIEF))
-    };
-    let all = async {
-        tokio::join!(supervised(on_this_machine), supervised(on_runpod), supervised(on_vast), supervised(in_memory))
-    };
-    let (local, runpod, vast, memory) = block_on(all);
-    let missing = Trouble::ALL.into_iter().filter(|trouble| !local.contains(trouble)).collect::<Vec<_>>();
-    assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
-    let of_segments = Trouble::ALL.into_iter().filter(|trouble| trouble.needs_agent()).collect::<Vec<_>>();
-    assert_eq!([runpod, vast, memory].each_ref(), [&of_segments; 3]);
+    }))
 }
 
 /// A fake whose allocations are processes.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use glasshouse_core::traits::{Offer, OfferFilter};
+use glasshouse_core::traits::{Offer, OfferFilter, TrafficPrice};
 use glasshouse_provider::run::RunBuilder;
 use serde_json::Value;
 
@@ -90,6 +90,19 @@ impl Rental {
         Ok(())
     }
 
+    /// What is billed and stands in no worst case.
+    fn beside(&self, offer: &Offer) -> String {
+        let disk =
+            if self.name == "runpod" { " RunPod bills the disk beside the price in its catalogue, too." } else { "" };
+        match offer.traffic {
+            Some(TrafficPrice { into, out }) => format!(
+                "Not in it: traffic, at ${into:.4} a GB into the allocation (image, package, base weights) and ${out:.4} a GB out \
+                 of it (adapter, events).{disk}"
+            ),
+            None => format!("Not in it: what is billed by volume; no price of traffic is known of this offer.{disk}"),
+        }
+    }
+
     fn cost(&self, offer: &Offer, of_offer: Option<f64>) -> String {
         let (Some(worst), Some(limit), Some(of_offer)) = (self.worst_case(), self.time_limit, of_offer) else {
             return "Worst case: $0.00; no price is known of it.".to_owned();
@@ -99,7 +112,8 @@ impl Rental {
         format!(
             "Worst case: ${worst:.2}, for {limit} (--time-limit) at ${cap:.2} an hour (--max-price), --budget permitting; this \
              offer comes to ${of_offer:.2}.\nNothing is asked for that could go beyond, and at the limit the run ends the \
-             allocation. An owner that is killed ends nothing: `providers reap` does."
+             allocation. An owner that is killed ends nothing: `providers reap` does.\n{}",
+            self.beside(offer)
         )
     }
 }

@@ -9,7 +9,7 @@ use clap::Parser;
 use glasshouse_core::overhead::Cleanup;
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{OfferFilter, Provider};
-use glasshouse_provider::supervisor::{Journal, JournalError, OwnerTag, Supervisor};
+use glasshouse_provider::supervisor::{Journal, JournalError, OwnerTag, Supervisor, SupervisorError};
 
 use crate::{CloudName, ProviderName, fail, journals, line, misused, price, say};
 
@@ -179,7 +179,10 @@ async fn reap(provider: Arc<dyn Provider>, runs: &Runs, strays: Option<Option<&O
     let (mut all_gone, mut in_use) = (true, None);
     for file in journals(&runs.out) {
         let ended = match file.journal {
-            Ok(journal) => Supervisor::new(provider.clone(), journal).recover().await.map_err(Failure::from),
+            Ok(journal) => {
+                let ended = Supervisor::new(provider.clone(), journal).recover().await;
+                ended.inspect_err(told_beside).map_err(Failure::from)
+            }
             Err(JournalError::InUse { .. }) => {
                 say(format_args!("{}: its run goes on, and is left alone", file.path.display()));
                 in_use.get_or_insert(file.path);
@@ -226,6 +229,15 @@ async fn reap_strays(provider: &Arc<dyn Provider>, runs: &Runs, owner: Option<&O
 fn passed_over(path: &Path, error: Failure) -> bool {
     let _ = writeln!(io::stderr().lock(), "providers: {}: {error}", path.display());
     false
+}
+
+/// What ended beside the one whose end could not be journalled.
+fn told_beside(error: &SupervisorError) {
+    if let SupervisorError::Unjournalled { others, .. } = error {
+        for proof in others.iter() {
+            told(proof);
+        }
+    }
 }
 
 /// Whether it is gone.

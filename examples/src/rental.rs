@@ -10,7 +10,7 @@ use glasshouse_core::fixed::Digest32;
 use glasshouse_core::traits::{Device, LaunchSpec, Offer, OfferFilter, Provider, ProviderError};
 use glasshouse_provider::run::RunBuilder;
 use glasshouse_provider::runpod::RunPodBuilder;
-use glasshouse_provider::supervisor::{OwnerTag, Supervisor};
+use glasshouse_provider::supervisor::{OwnerTag, Supervisor, dollars_for};
 use glasshouse_provider::vast::VastBuilder;
 use glasshouse_provider::{ConfigError, LocalProvider, Plan, RunPodProvider, SlurmProvider, VastProvider};
 
@@ -74,12 +74,11 @@ impl Rental {
         self
     }
 
-    /// The most that a run may come to, US dollars: its supervisor asks for nothing that could go beyond. Absent where
-    /// nothing is paid for.
+    /// The most that a run may come to by the hour, US dollars: its supervisor asks for nothing that could go beyond. What is
+    /// billed by volume comes on top. Absent where nothing is paid for.
     pub fn worst_case(&self) -> Option<f64> {
-        const HOUR: Duration = Duration::from_secs(3600);
         let limit = self.time_limit.filter(|_| self.is_paid())?;
-        let highest = self.filter.max_price_per_hour? * limit.div_duration_f64(HOUR);
+        let highest = dollars_for(self.filter.max_price_per_hour?, limit);
         Some(self.budget.map_or(highest, |budget| budget.min(highest)))
     }
 

@@ -369,6 +369,7 @@ fn a_dry_run_shows_everything_and_rents_nothing() {
         assert!(requests.iter().all(|request| shown.contains(request)), "{shown}");
         assert!(shown.contains(IMAGE) && shown.contains("[launch secret]"), "{shown}");
         assert!(shown.contains("Worst case: $1.50, for 2h (--time-limit) at $0.75 an hour"), "{shown}");
+        assert!(shown.contains("Not in it: "), "{shown}");
         assert!(!shown.contains(&account.env[0].1), "the key is shown: {shown}");
     };
     let url = runpod.url();

@@ -1,5 +1,6 @@
 //! The one place where this crate reads clocks: sessions take time as an argument.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glasshouse_core::clock::{Now, UnixMillis};
@@ -14,6 +15,13 @@ pub(crate) fn now() -> Now {
 pub(crate) fn boot() -> Duration {
     let at = clock_gettime(ClockId::Boottime);
     Duration::new(u64::try_from(at.tv_sec).unwrap_or(0), u32::try_from(at.tv_nsec).unwrap_or(0))
+}
+
+/// What tells this boot of this machine from any other; absent where the kernel does not say.
+pub(crate) fn boot_id() -> Option<&'static str> {
+    static ID: OnceLock<Option<String>> = OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned());
+    ID.get_or_init(read).as_deref()
 }
 
 /// Time since boot, microseconds.

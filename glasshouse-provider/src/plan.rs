@@ -1,10 +1,10 @@
 //! What renting would do, for people who want to see it first.
 
-use std::time::Duration;
-
 use glasshouse_core::fixed::Fixed;
-use glasshouse_core::traits::{AllocationId, LaunchSpec, Offer};
+use glasshouse_core::traits::{AllocationId, LaunchSpec, Offer, TrafficPrice};
 use serde_json::Value;
+
+use crate::supervisor::dollars_for;
 
 /// Renting that was not done: every request of an allocation's life, in order, as the backend would make them.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,8 +12,13 @@ use serde_json::Value;
 pub struct Plan {
     /// The requests.
     pub requests: Vec<PlannedRequest>,
-    /// The most that this offer can cost until the launch's time limit, US dollars; absent without a limit.
+    /// The most that this offer can cost until the launch's time limit, US dollars; absent without a limit. Its price by the
+    /// hour, and nothing that is billed by volume: neither [`traffic`](Self::traffic), nor the disk that RunPod bills beside
+    /// the price in its catalogue, nor what is left stored there.
     pub worst_case_dollars: Option<f64>,
+    /// What traffic costs beside that, where the offer tells. How much of it there will be is not known: the image's size is
+    /// the registry's to tell.
+    pub traffic: Option<TrafficPrice>,
 }
 
 /// A request that was not made.
@@ -30,9 +35,8 @@ pub struct PlannedRequest {
 
 impl Plan {
     pub(crate) fn new(offer: &Offer, spec: &LaunchSpec) -> Self {
-        const HOUR: Duration = Duration::from_secs(3600);
-        let worst_case_dollars = spec.time_limit.map(|limit| offer.price_per_hour * limit.div_duration_f64(HOUR));
-        Self { requests: Vec::new(), worst_case_dollars }
+        let worst_case_dollars = spec.time_limit.map(|limit| dollars_for(offer.price_per_hour, limit));
+        Self { requests: Vec::new(), worst_case_dollars, traffic: offer.traffic }
     }
 
     pub(crate) fn with(mut self, call: &'static str, request: String, body: Option<Value>, spec: &LaunchSpec) -> Self {

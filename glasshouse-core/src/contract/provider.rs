@@ -252,7 +252,14 @@ mod tests {
             if filter.gpu.is_some() && self.fault != Fault::IgnoresFilter {
                 return Ok(vec![]);
             }
-            Ok(vec![Offer { id: "cpu".into(), gpu: None, gpu_count: 0, price_per_hour: 0.0, location: None }])
+            Ok(vec![Offer {
+                id: "cpu".into(),
+                gpu: None,
+                gpu_count: 0,
+                price_per_hour: 0.0,
+                location: None,
+                traffic: None,
+            }])
         }
         async fn create(&self, _: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
             let mut items = self.allocations.lock().unwrap();

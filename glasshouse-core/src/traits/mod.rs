@@ -9,7 +9,7 @@ mod zeroizer;
 pub use attestor::{AttestError, Attestor};
 pub use provider::{
     Allocation, AllocationId, AllocationState, CreateOutcome, Endpoint, LaunchSpec, LogChunk, Observation, Offer,
-    OfferFilter, Provider, ProviderError, Spend,
+    OfferFilter, Provider, ProviderError, Spend, TrafficPrice,
 };
 pub use verifier::{Appraisal, Binding, ClaimSource, LabelledClaim, Verifier};
 pub use workload::{ArtifactSink, Device, Inputs, Progress, Unit, Workload, WorkloadError};

@@ -60,6 +60,19 @@ pub struct Offer {
     pub price_per_hour: f64,
     /// Where it is, as the provider says.
     pub location: Option<String>,
+    /// What its traffic costs beside the time, where the provider tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficPrice>,
+}
+
+/// What traffic costs, US dollars a gigabyte (10^9 bytes).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrafficPrice {
+    /// Into the allocation: its image, the package, base weights.
+    pub into: f64,
+    /// Out of it: artifacts and events.
+    pub out: f64,
 }
 
 /// What to start on an allocation.

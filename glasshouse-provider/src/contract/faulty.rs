@@ -13,11 +13,13 @@ use tokio::time::Instant;
 use super::{Bench, Trouble};
 use crate::supervisor::{Patience, RentRequest};
 
-/// A [`Bench`] over a provider that works: its answers are spoilt on their way, what it does is real.
+/// A [`Bench`] over a provider that works: its answers are spoilt on their way, what it does is real. Its allocations are
+/// agents of this executable, or of another one that calls [`serve_if_launched`](super::serve_if_launched).
 pub struct Faulty {
     line: Arc<Line>,
     request: Box<dyn Fn() -> RentRequest + Send + Sync>,
     patience: Patience,
+    at_once: usize,
 }
 
 struct Line {
@@ -31,6 +33,7 @@ struct State {
     creates: usize,
     names: Vec<String>,
     looks: usize,
+    readings: usize,
     ends: usize,
     born: Option<Instant>,
 }
@@ -42,9 +45,17 @@ impl Faulty {
         request: impl Fn() -> RentRequest + Send + Sync + 'static,
         patience: Patience,
     ) -> Self {
-        let state = State { trouble: Trouble::None, creates: 0, names: Vec::new(), looks: 0, ends: 0, born: None };
+        let state =
+            State { trouble: Trouble::None, creates: 0, names: Vec::new(), looks: 0, readings: 0, ends: 0, born: None };
         let line = Line { inner: provider, state: Mutex::new(state), hidden: patience.settle / 2 };
-        Self { line: Arc::new(line), request: Box::new(request), patience }
+        Self { line: Arc::new(line), request: Box::new(request), patience, at_once: 1 }
+    }
+
+    /// With so many of its benches in use at a time.
+    #[must_use]
+    pub fn at_once(mut self, benches: usize) -> Self {
+        self.at_once = benches;
+        self
     }
 }
 
@@ -85,6 +96,10 @@ impl Bench for Faulty {
     fn patience(&self) -> Patience {
         self.patience
     }
+
+    fn at_once(&self) -> usize {
+        self.at_once
+    }
 }
 
 impl Line {
@@ -100,9 +115,11 @@ impl Line {
         ProviderError::Ambiguous { provider: self.name(), call, why: "status 500".to_owned(), allocation }
     }
 
+    /// Also where clocks differ: what says how long it was there already is a clock.
     fn is_hidden(&self) -> bool {
         let state = self.state();
-        state.trouble == Trouble::HiddenAfterCreate && state.born.is_some_and(|born| born.elapsed() < self.hidden)
+        let hides = matches!(state.trouble, Trouble::HiddenAfterCreate | Trouble::ClockAhead | Trouble::ClockBehind);
+        hides && state.born.is_some_and(|born| born.elapsed() < self.hidden)
     }
 }
 
@@ -183,7 +200,17 @@ impl Provider for Line {
     }
 
     async fn logs(&self, id: &AllocationId, after: Option<&str>) -> Result<LogChunk, ProviderError> {
-        self.inner.logs(id, after).await
+        let read = self.inner.logs(id, after).await?;
+        let nth = {
+            let mut state = self.state();
+            state.readings = state.readings.saturating_add(1);
+            state.readings
+        };
+        match self.trouble() {
+            // Lost on its way: what was read has to come again, from the position before.
+            Trouble::LogBreaksOff if nth.is_multiple_of(2) => Err(self.ambiguous("logs", None)),
+            _ => Ok(read),
+        }
     }
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {

@@ -13,7 +13,14 @@ pub(super) fn outcome(trouble: Trouble, result: &Result<Rented, SupervisorError>
         | Trouble::CreateNeverAnswers
         | Trouble::HiddenAfterCreate
         | Trouble::EndSaysNotFound
-        | Trouble::TooManyLooks(_) => rented_after(0),
+        | Trouble::TooManyLooks(_)
+        | Trouble::ClockAhead
+        | Trouble::ClockBehind
+        // Each of these is judged by what it does to an allocation that is there.
+        | Trouble::OwnerKilled
+        | Trouble::TwoSegments
+        | Trouble::ExitsUnacknowledged
+        | Trouble::LogBreaksOff => rented_after(0),
         // Ended, and then the next one.
         Trouble::CreateErrorNamesIt | Trouble::FirstOfferRefused => rented_after(1),
         // Whether the backend or the supervisor repeats what was turned away at the door is theirs to say.

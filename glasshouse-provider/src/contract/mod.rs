@@ -1,26 +1,39 @@
 //! What must hold for a provider under the [`Supervisor`], for whoever writes one: each [`Trouble`] is arranged in turn,
 //! and whatever happens, nothing goes on billing. `glasshouse_core::contract::provider` checks the provider by itself.
+//!
+//! Some troubles take segments that really run: for those the allocations' executable, which may be the test itself, calls
+//! [`serve_if_launched`] first thing in its `main`, and the test has `harness = false`.
 
 #![allow(clippy::panic)] // what a contract test does when a clause is broken
 
+mod clocks;
 mod faulty;
 mod judge;
+mod killed;
+mod segments;
 mod trouble;
+mod workload;
 
 pub use faulty::Faulty;
 pub use trouble::Trouble;
+pub use workload::serve_if_launched;
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use glasshouse_core::fixed::Fixed;
 use glasshouse_core::overhead::Cleanup;
+use glasshouse_core::record::CleanupProof;
 use glasshouse_core::secret::Secret;
 use glasshouse_core::traits::{Endpoint, Provider};
 use tokio::time::Instant;
 
 use crate::client::{AgentClient, ClientError};
-use crate::supervisor::{Dial, Journal, Patience, RentRequest, Rented, Supervisor, SupervisorError};
+use crate::supervisor::{Dial, Journal, OwnerTag, Patience, RentRequest, Rented, Supervisor, SupervisorError};
 
 /// A backend over something that can be told to misbehave: a fake that speaks the provider's HTTP, or a test account.
 pub trait Bench {
@@ -36,28 +49,70 @@ pub trait Bench {
     fn request(&self) -> RentRequest;
     /// How patiently.
     fn patience(&self) -> Patience;
+    /// How many benches may be in use at a time, where they have nothing in common that one could take from another. Most of
+    /// what the suite does is waiting.
+    fn at_once(&self) -> usize {
+        1
+    }
 }
 
 /// Checks a backend under the supervisor with every trouble that its bench can arrange, each on a bench of its own, and
-/// gives those that it could. Agents are taken to answer: this is about the provider.
+/// gives those that it could. Where no segment is needed agents are taken to answer: this is about the provider.
 ///
 /// # Panics
 /// With the trouble and what does not hold.
 pub async fn supervised<B: Bench>(bench: impl AsyncFn() -> B) -> Vec<Trouble> {
-    let mut arranged = Vec::new();
-    for trouble in Trouble::ALL {
-        let bench = bench().await;
-        if bench.arrange(trouble) {
-            if let Err(broken) = check(&bench, trouble).await {
-                panic!("{trouble:?}: {broken}");
+    let (mut arranged, bills) = (Vec::new(), Cell::new(false));
+    let (calm, troubles) = Trouble::ALL.split_at(1);
+    let at_once = bench().await.at_once().max(1);
+    for troubles in std::iter::once(calm).chain(troubles.chunks(at_once)) {
+        let checked = all(troubles.iter().map(|trouble| checked(&bench, *trouble, &bills))).await;
+        for (trouble, checked) in troubles.iter().zip(checked) {
+            match checked {
+                Ok(true) => arranged.push(*trouble),
+                Ok(false) => {}
+                Err(broken) => panic!("{trouble:?}: {broken}"),
             }
-            arranged.push(trouble);
         }
     }
     arranged
 }
 
-async fn check(bench: &impl Bench, trouble: Trouble) -> Result<(), String> {
+/// Whether the bench could arrange it. `bills` is whether a bill was found on a calm day.
+async fn checked<B: Bench>(bench: &impl AsyncFn() -> B, trouble: Trouble, bills: &Cell<bool>) -> Result<bool, String> {
+    let one = bench().await;
+    if !one.arrange(trouble) {
+        return Ok(false);
+    }
+    match trouble {
+        Trouble::OwnerKilled => killed::at_every_call(bench).await?,
+        Trouble::ClockAhead | Trouble::ClockBehind => clocks::differ(&one, trouble, bills.get()).await?,
+        trouble if trouble.needs_agent() => segments::check(&one, trouble).await?,
+        trouble => {
+            let end = check(&one, trouble).await?;
+            bills.set(bills.get() || end.is_some_and(|proof| proof.spend.is_some()));
+        }
+    }
+    Ok(true)
+}
+
+/// Drives all of them in one task, and gives what each came to, in order.
+async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut running: Vec<_> = futures.map(|future| (Some(Box::pin(future)), None)).collect();
+    poll_fn(|context| {
+        for (future, output) in &mut running {
+            if let Some(Poll::Ready(ready)) = future.as_mut().map(|future| future.as_mut().poll(context)) {
+                (*future, *output) = (None, Some(ready));
+            }
+        }
+        if running.iter().all(|(future, _)| future.is_none()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    running.into_iter().filter_map(|(_, output)| output).collect()
+}
+
+/// Rents under a trouble and ends what came of it. Gives the proof of that end.
+async fn check(bench: &impl Bench, trouble: Trouble) -> Result<Option<CleanupProof>, String> {
     let (journal, patience) = (Arc::new(Journal::memory()), bench.patience());
     let patience = Patience { boot: trouble.shorten(patience.boot), ..patience };
     let supervisor = Supervisor::new(bench.provider(), journal.clone())
@@ -65,25 +120,45 @@ async fn check(bench: &impl Bench, trouble: Trouble) -> Result<(), String> {
         .attempts(trouble.attempts())
         .dial(Arc::new(Answers(journal.clone())));
     let began = Instant::now();
-    let result = supervisor.rent(&bench.request()).await;
+    let result = supervisor.rent(&request(bench)).await;
     let took = began.elapsed();
     let outcome = judge::outcome(trouble, &result);
-    end(result).await?;
+    let proof = end(result).await?;
     outcome?;
-    let (billing, creates) = (bench.billing().await, bench.creates());
-    holds(billing.is_empty(), || format!("{billing:?} goes on billing"))?;
+    let creates = bench.creates();
+    nothing_bills(bench).await?;
     holds(creates.is_none_or(|creates| creates == trouble.creates()), || {
         format!("{creates:?} creates were asked for")
     })?;
     holds(journal.open_entries().is_empty(), || format!("the journal has {:?}", journal.open_entries()))?;
     let limit = longest(&patience);
-    holds(took <= limit, || format!("it took {took:?}, more than {limit:?}"))
+    holds(took <= limit, || format!("it took {took:?}, more than {limit:?}"))?;
+    Ok(proof)
 }
 
-async fn end(result: Result<Rented, SupervisorError>) -> Result<(), String> {
-    let Ok(rented) = result else { return Ok(()) };
+async fn end(result: Result<Rented, SupervisorError>) -> Result<Option<CleanupProof>, String> {
+    let Ok(rented) = result else { return Ok(None) };
     let proof = rented.end().await.map_err(|error| error.to_string())?;
-    holds(proof.outcome == Cleanup::Observed, || format!("its end was not seen: {proof:?}"))
+    holds(proof.outcome == Cleanup::Observed, || format!("its end was not seen: {proof:?}"))?;
+    Ok(Some(proof))
+}
+
+async fn nothing_bills(bench: &impl Bench) -> Result<(), String> {
+    let billing = bench.billing().await;
+    holds(billing.is_empty(), || format!("{billing:?} goes on billing"))
+}
+
+/// What the bench rents, as an agent of this suite.
+fn request(bench: &impl Bench) -> RentRequest {
+    let mut request = bench.request();
+    request.env.insert(workload::VARIABLE.to_owned(), "1".to_owned());
+    request
+}
+
+/// An owner that nobody else is.
+fn fresh_owner() -> Result<OwnerTag, String> {
+    let unique = Fixed::<8>::random().map_err(|_| "the operating system gives no randomness".to_owned())?;
+    OwnerTag::new(&unique.to_string()).map_err(|error| error.to_string())
 }
 
 /// One phase's budget for each, and the end.

@@ -44,11 +44,23 @@ pub enum Trouble {
     TooManyLooks(Option<Duration>),
     /// `create` is answered with 429, with this `Retry-After` or none.
     TooManyCreates(Option<Duration>),
+    /// Its clock is hours ahead of the owner's, and so was the clock of an owner before.
+    ClockAhead,
+    /// Its clock is hours behind the owner's, and so was the clock of an owner before.
+    ClockBehind,
+    /// Its owner is killed, before and after each of its calls.
+    OwnerKilled,
+    /// Two segments run on it, a raw and a protected one.
+    TwoSegments,
+    /// It exits in the middle of a segment, with records that nobody has acknowledged.
+    ExitsUnacknowledged,
+    /// Readings of its log break off while it grows.
+    LogBreaksOff,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::None,
         Self::CreateFailsButHappens,
         Self::CreateErrorNamesIt,
@@ -70,7 +82,28 @@ impl Trouble {
         Self::TooManyLooks(Some(SECOND)),
         Self::TooManyCreates(None),
         Self::TooManyCreates(Some(SECOND)),
+        Self::ClockAhead,
+        Self::ClockBehind,
+        Self::OwnerKilled,
+        Self::TwoSegments,
+        Self::ExitsUnacknowledged,
+        Self::LogBreaksOff,
     ];
+
+    /// Whether it takes allocations that are agents of the suite: whose executable calls
+    /// [`serve_if_launched`](super::serve_if_launched) first thing in `main`.
+    pub const fn needs_agent(self) -> bool {
+        matches!(self, Self::TwoSegments | Self::ExitsUnacknowledged | Self::LogBreaksOff)
+    }
+
+    /// Hours that the clocks differ by.
+    pub(super) const fn hours_off(self) -> i64 {
+        match self {
+            Self::ClockAhead => 6,
+            Self::ClockBehind => -6,
+            _ => 0,
+        }
+    }
 
     /// Offers that are tried.
     pub(super) const fn attempts(self) -> usize {

@@ -123,6 +123,7 @@ impl Provider for LocalProvider {
             gpu_count: u32::from(self.gpu.is_some()),
             price_per_hour: 0.0,
             location: Some("this machine".to_owned()),
+            traffic: None,
         };
         Ok(if fits { vec![offer] } else { Vec::new() })
     }

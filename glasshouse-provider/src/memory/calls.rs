@@ -36,6 +36,7 @@ impl Provider for MemoryProvider {
                     gpu_count,
                     price_per_hour: inner.offered,
                     location: None,
+                    traffic: None,
                 };
                 Ok(if fits { (1..=inner.offers).map(offer).collect() } else { Vec::new() })
             }

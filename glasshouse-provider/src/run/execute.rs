@@ -132,10 +132,13 @@ fn ended(end: Result<CleanupProof, SupervisorError>) -> (Option<CleanupProof>, O
             let allocation = proof.allocation.clone();
             (Some(proof), Some(RunError::CleanupUnconfirmed { allocation }))
         }
-        Err(SupervisorError::Unjournalled { proof, error }) => {
-            (Some((*proof).clone()), Some(SupervisorError::Unjournalled { proof, error }.into()))
+        Err(error) => {
+            let proof = match &error {
+                SupervisorError::Unjournalled { proof, .. } => Some((**proof).clone()),
+                _ => None,
+            };
+            (proof, Some(error.into()))
         }
-        Err(error) => (None, Some(error.into())),
     }
 }
 

@@ -157,6 +157,7 @@ impl RunPodProvider {
             gpu_count: count,
             price_per_hour: price,
             location: (!places.is_empty()).then(|| format!("{} cloud: {}", cloud.field(), places.join(", "))),
+            traffic: None,
         })
     }
 }

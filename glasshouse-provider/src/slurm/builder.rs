@@ -3,9 +3,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use glasshouse_core::traits::AllocationId;
-
 use super::SlurmProvider;
+use super::job::JobId;
 use crate::rest::ConfigError;
 
 /// Sets a [`SlurmProvider`] up.
@@ -37,13 +36,13 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Where a job's standard output goes: the one line with the agent's address.
-    pub(super) fn output(&self, id: &AllocationId) -> PathBuf {
-        self.folder.join(format!("job-{id}.out"))
+    pub(super) fn output(&self, job: JobId<'_>) -> PathBuf {
+        self.folder.join(format!("{}-{}.out", job.name, job.number))
     }
 
     /// Where its standard error goes: the agent's log.
-    pub(super) fn errors(&self, id: &AllocationId) -> PathBuf {
-        self.folder.join(format!("job-{id}.err"))
+    pub(super) fn errors(&self, job: JobId<'_>) -> PathBuf {
+        self.folder.join(format!("{}-{}.err", job.name, job.number))
     }
 }
 

@@ -152,10 +152,10 @@ mod tests {
         SlurmProvider::builder().commands(folder).folder(folder).program("/bin/true").build().unwrap()
     }
 
-    async fn submit(script: &str) -> Result<String, ProviderError> {
+    async fn submit(script: &str) -> Result<u64, ProviderError> {
         let folder = tempfile::tempdir().unwrap();
         let empty = Submission { arguments: Vec::new(), script: String::new(), env: BTreeMap::new() };
-        provider(folder.path(), script).submit(&empty).await.map(|id| id.0)
+        provider(folder.path(), script).submit(&empty).await
     }
 
     #[tokio::test]
@@ -182,7 +182,7 @@ mod tests {
             let error = submit(&format!("{failing}{words}' >&2; exit 1")).await.unwrap_err();
             assert!(matches!(&error, ProviderError::Refused { why, .. } if why.contains(words)), "{error}");
         }
-        assert_eq!(submit("echo 12").await.unwrap(), "12");
+        assert_eq!(submit("echo 12").await.unwrap(), 12);
     }
 
     #[tokio::test]
@@ -202,6 +202,6 @@ mod tests {
     async fn a_signal_to_the_owners_group_does_not_reach_a_command() {
         // The field behind the name, the state and the parent is the process group: its own process id.
         let group = submit("read -r _ _ _ _ group _ </proc/$$/stat; test $group = $$ && echo 7").await;
-        assert_eq!(group.unwrap(), "7");
+        assert_eq!(group.unwrap(), 7);
     }
 }

@@ -7,8 +7,37 @@ use crate::rest::printable;
 /// Id, state, batch host, GRES, name; the name last, for it may hold anything.
 pub(super) const FORMAT: &str = "%A|%T|%B|%b|%j";
 
+/// The id of an allocation: `NUMBER@NAME`. Numbers begin anew when they run out, and when a controller loses its state; what
+/// has this one's number and another name is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JobId<'a> {
+    pub(super) number: u64,
+    pub(super) name: &'a str,
+}
+
+impl<'a> JobId<'a> {
+    /// An id in the spelling that this backend has for it.
+    pub(super) fn parse(id: &'a AllocationId) -> Option<Self> {
+        let (number, name) = id.0.split_once('@')?;
+        let spelled = |parsed: &u64| parsed.to_string() == number;
+        Some(Self { number: number.parse().ok().filter(spelled)?, name: Some(name).filter(|name| is_plain(name))? })
+    }
+
+    pub(super) fn allocation(self) -> Allocation {
+        let id = AllocationId(format!("{}@{}", self.number, self.name));
+        Allocation { id, name: self.name.to_owned(), price_per_hour: 0.0 }
+    }
+}
+
+/// A name that no command takes for anything else.
+pub(super) fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    !name.is_empty() && !name.starts_with('-') && name.bytes().all(is_plain)
+}
+
 pub(super) struct Job {
     pub(super) allocation: Allocation,
+    pub(super) number: u64,
     /// The node that the batch script runs on.
     pub(super) host: Option<String>,
     pub(super) gpus: u32,
@@ -18,13 +47,12 @@ pub(super) struct Job {
 impl Job {
     pub(super) fn read(line: &str) -> Option<Self> {
         let mut fields = line.splitn(5, '|').map(str::trim);
-        let id = fields.next()?.parse::<u64>().ok()?;
+        let number = fields.next()?.parse::<u64>().ok()?;
         let state = fields.next()?.to_owned();
         let host = fields.next().filter(|host| !host.is_empty() && !matches!(*host, "n/a" | "(null)" | "N/A"));
         let gpus = fields.next().map_or(0, gpus);
-        let name = fields.next()?.to_owned();
-        let allocation = Allocation { id: AllocationId(id.to_string()), name, price_per_hour: 0.0 };
-        Some(Self { allocation, host: host.map(str::to_owned), gpus, state })
+        let allocation = JobId { number, name: fields.next()? }.allocation();
+        Some(Self { allocation, number, host: host.map(str::to_owned), gpus, state })
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -45,11 +73,6 @@ impl Job {
             other => AllocationState::Unknown(printable(other)),
         }
     }
-}
-
-/// The number of a job, in the spelling that Slurm has for it.
-pub(super) fn number(id: &AllocationId) -> Option<u64> {
-    id.0.parse().ok().filter(|number: &u64| number.to_string() == id.0)
 }
 
 /// `gres:gpu:2`, `gpu:a100:1(IDX:0)`: how many.
@@ -73,7 +96,8 @@ mod tests {
     #[test]
     fn a_line_says_what_it_says() {
         let job = Job::read("12|RUNNING|node1|gres:gpu:2|gh-1|odd name").unwrap();
-        assert_eq!((job.allocation.id.0.as_str(), job.allocation.name.as_str()), ("12", "gh-1|odd name"));
+        assert_eq!((job.number, job.allocation.name.as_str()), (12, "gh-1|odd name"));
+        assert_eq!(JobId::parse(&job.allocation.id), None, "a name that this backend never gives");
         assert_eq!((job.host.as_deref(), job.gpus, job.state()), (Some("node1"), 2, AllocationState::Running));
         for (text, count) in [("N/A", 0), ("gres:gpu", 1), ("gres:gpu:a100:4(S:0)", 4), ("gpu:1,shard:3", 1)] {
             assert_eq!(gpus(text), count, "{text}");
@@ -82,7 +106,11 @@ mod tests {
         assert_eq!(state("HIBERNATING").state(), AllocationState::Unknown("HIBERNATING".into()));
         assert!(state("OUT_OF_MEMORY").is_over() && !state("COMPLETING").is_over());
         assert!(state("PENDING").host.is_none() && Job::read("x|RUNNING").is_none());
-        assert_eq!(number(&AllocationId("007".into())), None);
+        let job = state("RUNNING");
+        assert_eq!(JobId::parse(&job.allocation.id), Some(JobId { number: 1, name: "x" }));
+        for bad in ["", "7", "7@", "@x", "007@x", "7@-x", "7@a b", "7@../x", "x@7"] {
+            assert_eq!(JobId::parse(&AllocationId(bad.into())), None, "{bad}");
+        }
     }
 
     proptest! {

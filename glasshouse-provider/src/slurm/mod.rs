@@ -35,12 +35,13 @@ use crate::plan::{Plan, id_to_be};
 use crate::rest::ConfigError;
 use builder::Settings;
 use command::Failed;
-use job::Job;
+use job::{Job, JobId};
 
 const NAME: &str = "slurm";
 const CONTAINER_SOURCE: &str = "slurm-job";
 
-/// A [`Provider`] whose allocations are batch jobs of this user. The job's name is the allocation's.
+/// A [`Provider`] whose allocations are batch jobs of this user. The job's name is the allocation's, and stands in its id
+/// behind the number: what has the same number and another name is not believed to be it, and not ended.
 ///
 /// A job that ended by itself is seen, with its exit code, until its end is asked for or Slurm forgets it (`MinJobAge`).
 #[derive(Debug)]
@@ -72,7 +73,7 @@ impl SlurmProvider {
     pub fn plan(&self, offer: &Offer, spec: &LaunchSpec) -> Result<Plan, ProviderError> {
         let submission = self.submission(offer, spec)?;
         let id = id_to_be();
-        let (of_one, cancel) = (squeue(&["--states=all", &format!("--jobs={id}")]), scancel(&id.0));
+        let (of_one, cancel) = (squeue(&["--states=all", &format!("--jobs={id}")]), scancel(&spec.name, &id.0));
         let said = |call, command: &str, arguments: &[String], input: Option<String>, plan: Plan| {
             plan.with(call, format!("{command} {}", arguments.join(" ")), input.map(Value::from), spec)
         };
@@ -100,8 +101,9 @@ impl SlurmProvider {
 
     async fn job(&self, call: &'static str, id: &AllocationId) -> Result<Job, ProviderError> {
         let gone = || ProviderError::NotFound { provider: NAME, id: id.clone() };
-        let number = job::number(id).ok_or_else(gone)?;
+        let JobId { number, .. } = JobId::parse(id).ok_or_else(gone)?;
         match self.jobs(call, &["--states=all", &format!("--jobs={number}")]).await {
+            // With its name: the number alone may be another job's by now.
             Ok(jobs) => jobs.into_iter().find(|job| job.allocation.id == *id).ok_or_else(gone),
             // "Invalid job id specified": squeue of a single job that Slurm has forgotten.
             Err(Failed::Said { words, .. }) if words.contains("Invalid job id") => Err(gone()),
@@ -114,14 +116,15 @@ impl SlurmProvider {
     }
 
     /// `ExitCode=CODE:SIGNAL` of `scontrol show job`; absent when a signal ended it.
-    async fn exit_code(&self, id: &AllocationId) -> Option<i32> {
-        let text = self.settings.run_again("scontrol", &["--oneliner", "show", "job", &id.0]).await.ok()?;
+    async fn exit_code(&self, job: &Job) -> Option<i32> {
+        let number = job.number.to_string();
+        let text = self.settings.run_again("scontrol", &["--oneliner", "show", "job", &number]).await.ok()?;
         let (code, signal) = text.rsplit_once(" ExitCode=")?.1.split_whitespace().next()?.split_once(':')?;
         code.parse().ok().filter(|_| signal == "0")
     }
 
     async fn endpoint(&self, job: &Job) -> Option<Endpoint> {
-        let port = files::port(&self.settings.output(&job.allocation.id)).await?;
+        let port = files::port(&self.settings.output(JobId::parse(&job.allocation.id)?)).await?;
         let text =
             self.settings.run_again("scontrol", &["--oneliner", "show", "node", job.host.as_deref()?]).await.ok()?;
         let address = text.split_once(" NodeAddr=")?.1.split_whitespace().next()?.to_owned();
@@ -147,8 +150,8 @@ impl Provider for SlurmProvider {
 
     async fn create(&self, offer: &Offer, spec: &LaunchSpec) -> Result<CreateOutcome, ProviderError> {
         let submission = self.submission(offer, spec)?;
-        let id = self.submit(&submission).await?;
-        Ok(CreateOutcome::Created(Allocation { id, name: spec.name.clone(), price_per_hour: 0.0 }))
+        let number = self.submit(&submission).await?;
+        Ok(CreateOutcome::Created(JobId { number, name: &spec.name }.allocation()))
     }
 
     async fn find(&self, name: &str) -> Result<Vec<Allocation>, ProviderError> {
@@ -162,12 +165,12 @@ impl Provider for SlurmProvider {
             AllocationState::Exited(_) if self.was_ended(id) => {
                 return Err(ProviderError::NotFound { provider: NAME, id: id.clone() });
             }
-            AllocationState::Exited(_) => AllocationState::Exited(self.exit_code(id).await),
+            AllocationState::Exited(_) => AllocationState::Exited(self.exit_code(&job).await),
             state => state,
         };
         let endpoint = if state == AllocationState::Running { self.endpoint(&job).await } else { None };
         Ok(Observation {
-            container: Some(ContainerId { source: CONTAINER_SOURCE.to_owned(), value: id.0.clone() }),
+            container: Some(ContainerId { source: CONTAINER_SOURCE.to_owned(), value: job.number.to_string() }),
             gpu_count: Some(job.gpus).filter(|_| state == AllocationState::Running),
             endpoints: endpoint.into_iter().collect(),
             state,
@@ -177,9 +180,9 @@ impl Provider for SlurmProvider {
 
     async fn logs(&self, id: &AllocationId, after: Option<&str>) -> Result<LogChunk, ProviderError> {
         let gone = || ProviderError::NotFound { provider: NAME, id: id.clone() };
-        job::number(id).ok_or_else(gone)?;
+        let job = JobId::parse(id).ok_or_else(gone)?;
         let from = after.and_then(|after| after.parse().ok()).unwrap_or(0);
-        match files::lines(&self.settings.errors(id), from).await {
+        match files::lines(&self.settings.errors(job), from).await {
             Ok(chunk) => Ok(chunk),
             // A job that waits has no file yet.
             Err(_) => self.job("logs", id).await.map(|_| LogChunk { lines: Vec::new(), next: from.to_string() }),
@@ -187,8 +190,8 @@ impl Provider for SlurmProvider {
     }
 
     async fn request_terminate(&self, id: &AllocationId) -> Result<(), ProviderError> {
-        let Some(number) = job::number(id) else { return Ok(()) };
-        let arguments = scancel(&number.to_string());
+        let Some(JobId { number, name }) = JobId::parse(id) else { return Ok(()) };
+        let arguments = scancel(name, &number.to_string());
         let said = self.settings.run_again("scancel", &arguments.each_ref().map(String::as_str)).await;
         match said {
             Ok(_) => {}
@@ -217,7 +220,7 @@ fn squeue(which: &[&str]) -> Vec<String> {
     ["--noheader", &format].iter().chain(which).map(|argument| (*argument).to_owned()).collect()
 }
 
-/// `--quiet`: a job that is over is no error.
-fn scancel(number: &str) -> [String; 2] {
-    ["--quiet".to_owned(), number.to_owned()]
+/// Of a job that is over it says `Invalid job id`, and of one that has another name nothing: it leaves it alone.
+fn scancel(name: &str, number: &str) -> [String; 2] {
+    [format!("--name={name}"), number.to_owned()]
 }

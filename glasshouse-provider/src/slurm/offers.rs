@@ -65,6 +65,7 @@ impl SlurmProvider {
                 gpu_count: gpus,
                 price_per_hour: 0.0,
                 location: Some(printable(&format!("partition {partition} (nodes: {nodes})"))),
+                traffic: None,
             })
         };
         kinds.into_iter().filter_map(offer).collect()

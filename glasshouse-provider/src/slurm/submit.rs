@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use glasshouse_core::traits::{AllocationId, LaunchSpec, Offer, ProviderError};
+use glasshouse_core::traits::{LaunchSpec, Offer, ProviderError};
 
 use super::command::Failed;
+use super::job::is_plain;
 use super::offers::Wanted;
 use super::{CONTAINER_SOURCE, NAME, SlurmProvider};
 use crate::roles::agent_environment;
@@ -28,8 +29,7 @@ impl SlurmProvider {
             let why = "it runs a program, not an image; leave the image out and pin the executable's measurement";
             return Err(refused(why.to_owned()));
         }
-        let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if spec.name.is_empty() || spec.name.starts_with('-') || !is_name(&spec.name) {
+        if !is_plain(&spec.name) {
             return Err(refused(format!("the name {:?} is more than letters, digits, - _ .", spec.name)));
         }
         let env = agent_environment(
@@ -53,8 +53,8 @@ impl SlurmProvider {
             format!("--cpus-per-task={}", self.settings.cpus.max(1)),
             // A job that ran once must not run again by itself: it would be another runtime with the same secret.
             "--no-requeue".to_owned(),
-            format!("--output={folder}/job-%j.out"),
-            format!("--error={folder}/job-%j.err"),
+            format!("--output={folder}/%x-%j.out"),
+            format!("--error={folder}/%x-%j.err"),
             format!("--export={}", exported.join(",")),
         ];
         if wanted.gpus > 0 {
@@ -75,14 +75,15 @@ impl SlurmProvider {
         Ok(Submission { arguments, script, env })
     }
 
-    pub(super) async fn submit(&self, submission: &Submission) -> Result<AllocationId, ProviderError> {
+    /// Gives the job's number.
+    pub(super) async fn submit(&self, submission: &Submission) -> Result<u64, ProviderError> {
         let arguments: Vec<&str> = submission.arguments.iter().map(String::as_str).collect();
         // Once: a submission that did not come back may have arrived, and is looked up by its name.
         let text = self.settings.run("sbatch", &arguments, &submission.env, &submission.script).await;
         let text = text.map_err(|failed| failed.into_error("create"))?;
         // `JOBID`, or `JOBID;CLUSTER`.
         let id = text.trim().split(';').next().and_then(|id| id.parse::<u64>().ok());
-        id.map(|id| AllocationId(id.to_string())).ok_or_else(|| {
+        id.ok_or_else(|| {
             // It was accepted, and under which number is not known.
             let why = Failed::Nonsense("sbatch gave no job number".to_owned()).into_error("create").to_string();
             ProviderError::Ambiguous { provider: NAME, call: "create", why, allocation: None }

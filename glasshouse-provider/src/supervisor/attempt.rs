@@ -1,6 +1,7 @@
 //! One try: written down, asked for once, adopted when in doubt, ended when it comes to nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use glasshouse_core::traits::{Allocation, CreateOutcome, LaunchSpec, Offer, ProviderError};
 use tokio::time::Instant;
@@ -8,7 +9,7 @@ use tokio::time::Instant;
 use super::boot::{Boot, Terms, Up};
 use super::pause::{from_now, pause};
 use super::rent::Failed;
-use super::{BootBudgets, OpenEntry, RentRequest, Rented, Supervisor, SupervisorError};
+use super::{OpenEntry, RentRequest, Rented, Supervisor, SupervisorError};
 
 impl Supervisor {
     pub(super) async fn attempt(&self, offer: &Offer, request: &RentRequest) -> Result<Rented, Failed> {
@@ -18,18 +19,20 @@ impl Supervisor {
         let stop = |error| Failed { name: spec.name.clone(), error, over: false };
         let terms = Terms::new(&spec.name, offer, request);
         core.ledger.promise(&spec.name, offer.price_per_hour, request.time_limit).map_err(stop)?;
-        let mut entry = match core.journal.asking(&*core.provider, &spec.name) {
-            Ok(entry) => entry,
-            Err(error) => {
-                core.ledger.forget(&spec.name);
-                return Err(stop(error.into()));
-            }
-        };
+        let mut entry = OpenEntry::new(&*core.provider, &spec.name);
+        if let Err(error) = core.journal.asking(&entry) {
+            core.ledger.forget(&spec.name);
+            return Err(stop(error.into()));
+        }
         let (allocation, seen) = self.ask(offer, &spec, &mut entry).await?;
+        let answered = Instant::now();
+        // By this clock: the one on the wall may be set while it waits.
+        let hidden =
+            |seen: bool| if seen { Duration::ZERO } else { core.patience.settle.saturating_sub(answered.elapsed()) };
         entry.id = Some(allocation.id.clone());
         if let Err(error) = core.journal.created(&entry.name, &allocation.id) {
             // Nothing goes on running that the journal cannot follow. It still has the name, should this not end it.
-            let _ = core.end(&entry, seen).await;
+            let _ = core.end(&entry, hidden(seen)).await;
             return Err(stop(error.into()));
         }
         let secret = Arc::new(spec.launch_secret);
@@ -51,7 +54,7 @@ impl Supervisor {
             }),
             Err(error) => {
                 // An end that cannot be journalled is still open there: the next run looks again.
-                let over = core.is_ended(&entry, seen).await && may_be_better_elsewhere(&error);
+                let over = core.is_ended(&entry, hidden(seen)).await && may_be_better_elsewhere(&error);
                 Err(Failed { name: entry.name, error, over })
             }
         }
@@ -60,10 +63,7 @@ impl Supervisor {
     /// Asks for it, once. Gives the allocation, and whether the provider has shown it beyond its answer.
     async fn ask(&self, offer: &Offer, spec: &LaunchSpec, entry: &mut OpenEntry) -> Result<(Allocation, bool), Failed> {
         let core = &self.core;
-        // The phases that some providers are through with before they answer.
-        let BootBudgets { schedule, pull, start, .. } = core.patience.boot;
-        let limit = schedule.saturating_add(pull).saturating_add(start);
-        match core.answer_within(limit, "create", core.provider.create(offer, spec)).await {
+        match core.answer_within(core.patience.create(), "create", core.provider.create(offer, spec)).await {
             Ok(CreateOutcome::Created(allocation)) => Ok((allocation, false)),
             Ok(CreateOutcome::NoCapacity) => {
                 Err(self.never_made(entry, SupervisorError::NoCapacity { offer: offer.id.clone() }))
@@ -96,7 +96,7 @@ impl Supervisor {
         if let ProviderError::Ambiguous { allocation: Some(id), .. } = &error {
             // It was made, and something is wrong with it.
             entry.id = Some(id.clone());
-            return Err(self.rule_out(entry, error).await);
+            return Err(self.rule_out(entry, error, core.patience.settle).await);
         }
         let deadline = from_now(core.patience.settle);
         loop {
@@ -119,13 +119,13 @@ impl Supervisor {
             pause(core.patience.poll, wait.as_ref(), deadline).await;
         }
         // Not seen over the whole time in which it would have shown. Still, only two sightings of absence close it.
-        Err(self.rule_out(entry, error).await)
+        Err(self.rule_out(entry, error, Duration::ZERO).await)
     }
 
-    /// Ends whatever there may be.
-    async fn rule_out(&self, entry: &OpenEntry, error: ProviderError) -> Failed {
+    /// Ends whatever there may be, hidden or not.
+    async fn rule_out(&self, entry: &OpenEntry, error: ProviderError, hidden: Duration) -> Failed {
         let (name, provider) = (entry.name.clone(), self.core.provider.name());
-        match self.core.is_ended(entry, false).await {
+        match self.core.is_ended(entry, hidden).await {
             true => Failed { name, error: error.into(), over: true },
             false => {
                 let in_doubt = SupervisorError::InDoubt { provider, name: name.clone(), why: error.to_string() };

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::money::Ledger;
 use super::pause::{from_now, pause};
 use super::{Journal, OpenEntry, Patience, SupervisorError};
-use crate::clock::{self, Steady};
+use crate::clock::Steady;
 
 /// What everything that ends allocations shares.
 #[derive(Clone)]
@@ -25,12 +25,12 @@ pub(super) struct Core {
 
 impl Core {
     /// Ends what an entry stands for, as far as it can be found. An error is that of the journal alone: the end was
-    /// asked for and looked for all the same. `seen` says that the provider has shown it before: until it has, its
-    /// absence means nothing for as long as a fresh allocation may be hidden.
-    pub(super) async fn end(&self, entry: &OpenEntry, seen: bool) -> Result<CleanupProof, SupervisorError> {
+    /// asked for and looked for all the same. For as long as it may be `hidden` yet, which is no time once the provider
+    /// has shown it, its absence means nothing.
+    pub(super) async fn end(&self, entry: &OpenEntry, hidden: Duration) -> Result<CleanupProof, SupervisorError> {
         // One for all of them: a proof whose sightings were not in order would be none.
         let clock = Steady::new();
-        let sightings = self.until_absent(entry, seen, &clock).await;
+        let sightings = self.until_absent(entry, hidden, &clock).await;
         let spend = match &entry.id {
             Some(id) => self.answer("spend", self.provider.spend(id)).await.ok().flatten().and_then(|spend| {
                 let dollars = Figure::new(spend.dollars)?;
@@ -55,7 +55,9 @@ impl Core {
         match journalled {
             Ok(()) => Ok(proof(sightings.absent_at)),
             // Record and journal say the same: an allocation that the journal still has is not confirmed to be gone.
-            Err(error) => Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error }),
+            Err(error) => {
+                Err(SupervisorError::Unjournalled { proof: Box::new(proof(Vec::new())), error, others: Box::default() })
+            }
         }
     }
 
@@ -82,17 +84,12 @@ impl Core {
     }
 
     /// The end of one that is not wanted any more: whether it was seen to be gone, and the journal says so.
-    pub(super) async fn is_ended(&self, entry: &OpenEntry, seen: bool) -> bool {
-        self.end(entry, seen).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
+    pub(super) async fn is_ended(&self, entry: &OpenEntry, hidden: Duration) -> bool {
+        self.end(entry, hidden).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
     }
 
-    async fn until_absent(&self, entry: &OpenEntry, mut seen: bool, clock: &Steady) -> Sightings {
-        let hidden = if seen {
-            Duration::ZERO
-        } else {
-            hidden_for(self.journal.age(&entry.name), entry.asked_at, self.patience.settle)
-        };
-        let began = Instant::now();
+    async fn until_absent(&self, entry: &OpenEntry, hidden: Duration, clock: &Steady) -> Sightings {
+        let (began, mut seen) = (Instant::now(), false);
         let deadline = from_now(self.patience.end.saturating_add(hidden));
         let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
         while !sightings.is_gone() && Instant::now() < deadline {
@@ -204,37 +201,4 @@ enum Look {
     There(Vec<AllocationId>),
     Absent,
     Unknown(ProviderError),
-}
-
-/// How much longer something may be hidden that this process asked for so long ago, or an earlier one at `asked_at`, which only
-/// the wall clock can tell. A clock that went back since shortens nothing.
-fn hidden_for(age: Option<Duration>, asked_at: UnixMillis, settle: Duration) -> Duration {
-    let by_wall = || clock::wall().0.checked_sub(asked_at.0).map(Duration::from_millis);
-    match age.or_else(by_wall) {
-        // Whole seconds: this waits rather longer than shorter.
-        Some(age) => settle.saturating_sub(Duration::from_secs(age.as_secs())),
-        None => settle,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_was_set_shortens_nothing() {
-        let (now, settle) = (clock::wall().0, Duration::from_secs(60));
-        let hidden = |asked_at: u64| hidden_for(None, UnixMillis(asked_at), settle);
-        assert_eq!(hidden(now), settle);
-        assert_eq!(hidden(now - 20_000).as_secs(), 40);
-        assert_eq!(hidden(now - 3_600_000), Duration::ZERO);
-        // Asked for in what is now the future.
-        assert_eq!([hidden(now + 3_600_000), hidden(u64::MAX)], [settle; 2]);
-        assert_eq!(hidden(0), Duration::ZERO);
-        // What this process knows itself is nobody's to set.
-        for asked_at in [0, now, u64::MAX] {
-            let known = |seconds| hidden_for(Some(Duration::from_secs(seconds)), UnixMillis(asked_at), settle);
-            assert_eq!([known(0), known(20), known(70)].map(|left| left.as_secs()), [60, 40, 0]);
-        }
-    }
 }

@@ -21,6 +21,8 @@ pub enum SupervisorError {
         /// Why it could not be written.
         #[source]
         error: JournalError,
+        /// What else was ended with it, journalled or not: an outcome that is `observed` was.
+        others: Box<[CleanupProof]>,
     },
     /// The provider said no, or nothing.
     #[error(transparent)]

@@ -77,8 +77,39 @@ pub struct OpenEntry {
     pub name: String,
     /// Its id, once the provider told one.
     pub id: Option<AllocationId>,
-    /// When it was asked for.
+    /// When it was asked for, by the wall clock of then.
     pub asked_at: UnixMillis,
+    /// The same by a clock that nobody sets; absent in journals of before.
+    pub(super) boot: Option<BootMoment>,
+}
+
+/// A moment of one boot of one machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BootMoment {
+    id: String,
+    millis: u64,
+}
+
+impl OpenEntry {
+    /// Something that is asked for now.
+    pub(super) fn new(provider: &dyn Provider, name: &str) -> Self {
+        let (account, asked_at) = (provider.account(), clock::wall());
+        let boot = clock::boot_id().map(|id| BootMoment { id: id.to_owned(), millis: boot_millis() });
+        Self { provider: provider.name().to_owned(), account, name: name.to_owned(), id: None, asked_at, boot }
+    }
+
+    /// How much longer it may be hidden, when a fresh one is for no longer than `settle`, and one that was asked for may be
+    /// made `within` so long. After another boot, or on another machine, nobody knows how long ago that was.
+    pub(super) fn hidden(&self, settle: Duration, within: Duration) -> Duration {
+        let age = match &self.boot {
+            Some(boot) if clock::boot_id() == Some(&boot.id) => boot_millis().checked_sub(boot.millis),
+            Some(_) => None,
+            None => clock::wall().0.checked_sub(self.asked_at.0),
+        };
+        let is_settled = age.is_some_and(|age| Duration::from_millis(age) >= within.saturating_add(settle));
+        if is_settled { Duration::ZERO } else { settle }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,6 +121,8 @@ enum Line {
         account: Option<String>,
         name: String,
         at: UnixMillis,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        boot: Option<BootMoment>,
     },
     Created {
         name: String,
@@ -112,14 +145,12 @@ struct Inner {
     /// None for a journal of this process alone.
     log: Option<LineLog>,
     open: BTreeMap<String, OpenEntry>,
-    /// When this process asked, on the boot clock, by name.
-    asked: BTreeMap<String, Duration>,
 }
 
 impl Journal {
     /// A journal that does not survive this process: for tests, and providers whose allocations do not either.
     pub fn memory() -> Self {
-        Self { inner: Mutex::new(Inner { log: None, open: BTreeMap::new(), asked: BTreeMap::new() }) }
+        Self { inner: Mutex::new(Inner { log: None, open: BTreeMap::new() }) }
     }
 
     /// Opens or creates a journal file.
@@ -132,7 +163,7 @@ impl Journal {
             apply(&mut open, line);
             Ok(())
         })?;
-        Ok(Self { inner: Mutex::new(Inner { log: Some(log), open, asked: BTreeMap::new() }) })
+        Ok(Self { inner: Mutex::new(Inner { log: Some(log), open }) })
     }
 
     /// Everything that was asked for and that nobody has seen to be gone.
@@ -140,24 +171,9 @@ impl Journal {
         self.lock().open.values().cloned().collect()
     }
 
-    pub(super) fn asking(&self, provider: &dyn Provider, name: &str) -> Result<OpenEntry, JournalError> {
-        let (provider, account, name, at) =
-            (provider.name().to_owned(), provider.account(), name.to_owned(), clock::wall());
-        let entry = OpenEntry {
-            provider: provider.clone(),
-            account: account.clone(),
-            name: name.clone(),
-            id: None,
-            asked_at: at,
-        };
-        self.write(Line::Asking { provider, account, name: name.clone(), at })?;
-        self.lock().asked.insert(name, clock::boot());
-        Ok(entry)
-    }
-
-    /// How long ago this process asked for it; `None` when another one did.
-    pub(super) fn age(&self, name: &str) -> Option<Duration> {
-        self.lock().asked.get(name).map(|asked| clock::boot().saturating_sub(*asked))
+    pub(super) fn asking(&self, entry: &OpenEntry) -> Result<(), JournalError> {
+        let OpenEntry { provider, account, name, asked_at: at, boot, .. } = entry.clone();
+        self.write(Line::Asking { provider, account, name, at, boot })
     }
 
     pub(super) fn created(&self, name: &str, id: &AllocationId) -> Result<(), JournalError> {
@@ -182,10 +198,14 @@ impl Journal {
     }
 }
 
+fn boot_millis() -> u64 {
+    u64::try_from(clock::boot().as_millis()).unwrap_or(u64::MAX)
+}
+
 fn apply(open: &mut BTreeMap<String, OpenEntry>, line: Line) {
     match line {
-        Line::Asking { provider, account, name, at } => {
-            open.insert(name.clone(), OpenEntry { provider, account, name, id: None, asked_at: at });
+        Line::Asking { provider, account, name, at: asked_at, boot } => {
+            open.insert(name.clone(), OpenEntry { provider, account, name, id: None, asked_at, boot });
         }
         Line::Created { name, id, .. } => {
             if let Some(entry) = open.get_mut(&name) {
@@ -203,16 +223,20 @@ mod tests {
     use super::*;
     use crate::MemoryProvider;
 
+    fn asked(name: &str) -> OpenEntry {
+        OpenEntry::new(&MemoryProvider::new(), name)
+    }
+
     #[test]
     fn what_nobody_saw_gone_is_there_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let journal = Journal::open(&path).unwrap();
         assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
-        journal.asking(&MemoryProvider::new(), "gh-a").unwrap();
-        journal.asking(&MemoryProvider::new(), "gh-b").unwrap();
+        journal.asking(&asked("gh-a")).unwrap();
+        journal.asking(&asked("gh-b")).unwrap();
         journal.created("gh-b", &AllocationId("7".into())).unwrap();
-        journal.asking(&MemoryProvider::new(), "gh-c").unwrap();
+        journal.asking(&asked("gh-c")).unwrap();
         journal.gone("gh-c").unwrap();
         drop(journal);
         // A crash in the middle of a line.
@@ -222,6 +246,28 @@ mod tests {
         let open = Journal::open(&path).unwrap().open_entries();
         let ids: Vec<_> = open.iter().map(|e| (e.name.as_str(), e.id.clone())).collect();
         assert_eq!(ids, [("gh-a", None), ("gh-b", Some(AllocationId("7".into())))]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_shortens_nothing() {
+        let (now, settle, within) = (clock::wall().0, Duration::from_secs(60), Duration::from_secs(600));
+        let fresh = asked("gh-a");
+        // Whatever the wall says: it was asked for just now.
+        for at in [0, now - 3_600_000, now, now + 3_600_000, u64::MAX] {
+            let set = OpenEntry { asked_at: UnixMillis(at), ..fresh.clone() };
+            assert_eq!(set.hidden(settle, within), settle);
+        }
+        let booted = |id: &str, ago| {
+            let millis = boot_millis() - ago;
+            OpenEntry { boot: Some(BootMoment { id: id.to_owned(), millis }), ..fresh.clone() }.hidden(settle, within)
+        };
+        let id = clock::boot_id().unwrap();
+        // As long as its create may be under way, and then as long as it may be hidden.
+        assert_eq!([booted(id, 0), booted(id, 659_000), booted("another", 0)], [settle; 3]);
+        assert_eq!(booted(id, 660_000), Duration::ZERO);
+        // A journal of before.
+        let walled = |at| OpenEntry { asked_at: UnixMillis(at), boot: None, ..fresh.clone() }.hidden(settle, within);
+        assert_eq!([walled(now - 20_000), walled(now + 9_000), walled(0)], [settle, settle, Duration::ZERO]);
     }
 
     #[test]

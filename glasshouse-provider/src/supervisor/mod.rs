@@ -21,6 +21,7 @@ pub(crate) use boot::STOPPING;
 pub use dial::Dial;
 pub use error::SupervisorError;
 pub use journal::{Journal, JournalError, OpenEntry};
+pub use money::dollars_for;
 pub use owner::{BadOwnerTag, OwnerTag, OwnerTagError};
 pub use patience::{BootBudgets, BootPhase, Patience};
 pub use reap::Reaped;
@@ -80,7 +81,8 @@ impl Supervisor {
     }
 
     /// US dollars for everything that this supervisor rents. What is rented counts with its worst case, its price up to
-    /// its time limit, until its end was seen: nothing is asked for that could go beyond.
+    /// its time limit, until its end was seen: nothing is asked for that could go beyond. What is billed by volume is not in
+    /// it, until it is on the provider's bill.
     #[must_use]
     pub fn budget(mut self, dollars: f64) -> Self {
         self.core.ledger = Arc::new(Ledger::new(Some(dollars)));

@@ -8,7 +8,12 @@ use tokio::time::Instant;
 
 use super::SupervisorError;
 
-const HOUR: Duration = Duration::from_secs(3600);
+/// US dollars for so long at a price by the hour: the worst case, for a time limit. What is billed by volume, traffic above
+/// all, is not in it.
+pub fn dollars_for(price_per_hour: f64, time: Duration) -> f64 {
+    const HOUR: Duration = Duration::from_secs(3600);
+    price_per_hour * time.div_duration_f64(HOUR)
+}
 
 /// The ledger. What runs counts with the most that it can come to; what has ended, with what it came to.
 pub(super) struct Ledger {
@@ -45,7 +50,7 @@ impl Ledger {
     pub(super) fn promise(&self, name: &str, price: f64, limit: Option<Duration>) -> Result<(), SupervisorError> {
         let price = if price.is_finite() { price.max(0.0) } else { f64::INFINITY };
         let worst = match (limit, self.budget) {
-            (Some(limit), _) => price * limit.div_duration_f64(HOUR),
+            (Some(limit), _) => dollars_for(price, limit),
             (None, Some(_)) if price > 0.0 => return Err(SupervisorError::NoTimeLimit),
             (None, _) => 0.0,
         };
@@ -65,7 +70,7 @@ impl Ledger {
     pub(super) fn settle(&self, name: &str, billed: Option<f64>) {
         let mut inner = self.lock();
         if let Some(promise) = inner.running.remove(name) {
-            let ran = promise.price * promise.since.elapsed().div_duration_f64(HOUR);
+            let ran = dollars_for(promise.price, promise.since.elapsed());
             inner.spent += ran.max(billed.unwrap_or(0.0));
         }
     }
@@ -77,7 +82,7 @@ impl Ledger {
 
     pub(super) fn spent(&self) -> f64 {
         let inner = self.lock();
-        let running = inner.running.values().map(|p| p.price * p.since.elapsed().div_duration_f64(HOUR));
+        let running = inner.running.values().map(|promise| dollars_for(promise.price, promise.since.elapsed()));
         inner.spent + running.sum::<f64>()
     }
 
@@ -90,6 +95,8 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
 
     #[tokio::test(start_paused = true)]
     async fn the_worst_case_is_promised_and_the_rest_comes_back() {

@@ -99,6 +99,11 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// How long `create` may take: the phases that some providers are through with before they answer.
+    pub(super) const fn create(&self) -> Duration {
+        self.boot.schedule.saturating_add(self.boot.pull).saturating_add(self.boot.start)
+    }
+
     /// For a provider on the network that this version does not know, and for RunPod.
     pub const REMOTE: Self = Self {
         boot: BootBudgets {

@@ -39,8 +39,8 @@ impl Supervisor {
     /// [`Journal::open_entries`](super::Journal::open_entries).
     ///
     /// # Errors
-    /// [`SupervisorError::Unjournalled`], after everything was asked to end; a provider that does not answer leaves its
-    /// allocations unconfirmed.
+    /// [`SupervisorError::Unjournalled`] with every proof, after everything was asked to end; a provider that does not answer
+    /// leaves its allocations unconfirmed.
     pub async fn recover(&self) -> Result<Vec<CleanupProof>, SupervisorError> {
         let entries = self.core.journal.open_entries();
         let mine = entries.into_iter().filter(|entry| entry.provider == self.core.provider.name()).collect();
@@ -53,7 +53,7 @@ impl Supervisor {
     /// was killed, or whose journal is lost. It also ends what another process of this owner is using at the moment.
     ///
     /// # Errors
-    /// As [`Self::recover`], and when a stray cannot be written into the journal.
+    /// As [`Self::recover`], also when a stray cannot be written into the journal: it is ended all the same.
     pub async fn reap(&self) -> Result<Reaped, SupervisorError> {
         let (listed, unlisted) = match self.list().await {
             Ok(listed) => (listed, None),
@@ -68,14 +68,17 @@ impl Supervisor {
                 known.id.get_or_insert(id);
                 continue;
             }
-            // Written down first, so that it is not lost when this owner is killed too.
-            let entry = self.core.journal.asking(&*self.core.provider, &name)?;
-            self.core.journal.created(&name, &id)?;
+            // Written down first, so that it is not lost when this owner is killed too. A journal that takes no more is no
+            // reason to leave it running: that its end cannot be written either is then what is said.
+            let journal = &self.core.journal;
+            let entry = OpenEntry::new(&*self.core.provider, &name);
+            let _ = journal.asking(&entry).and_then(|()| journal.created(&name, &id));
             entries.push(OpenEntry { id: Some(id), ..entry });
             strays.push(name);
         }
-        let ended = self.end_all(entries).await?;
+        let ended = self.end_all(entries).await;
         self.say_unconfirmed();
+        let ended = ended?;
         Ok(Reaped { ended, strays, unlisted, unconfirmed: self.core.journal.open_entries() })
     }
 
@@ -98,16 +101,24 @@ impl Supervisor {
         let mut ending = JoinSet::new();
         for entry in entries {
             let core = self.core.clone();
-            ending.spawn(async move { core.end(&entry, false).await });
+            let hidden = entry.hidden(core.patience.settle, core.patience.create());
+            ending.spawn(async move { core.end(&entry, hidden).await });
         }
-        let (mut proofs, mut first) = (Vec::new(), None);
+        let (mut proofs, mut failed) = (Vec::new(), None);
         for ended in ending.join_all().await {
-            match ended {
-                Ok(proof) => proofs.push(proof),
-                Err(error) => first = first.or(Some(error)),
+            match (ended, &failed) {
+                (Ok(proof), _) => proofs.push(proof),
+                (Err(SupervisorError::Unjournalled { proof, .. }), Some(_)) => proofs.push(*proof),
+                (Err(error), _) => failed = Some(error),
             }
         }
-        first.map_or(Ok(proofs), Err)
+        match failed {
+            None => Ok(proofs),
+            Some(SupervisorError::Unjournalled { proof, error, .. }) => {
+                Err(SupervisorError::Unjournalled { proof, error, others: proofs.into() })
+            }
+            Some(error) => Err(error),
+        }
     }
 
     fn say_unconfirmed(&self) {

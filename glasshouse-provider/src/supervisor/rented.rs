@@ -82,7 +82,7 @@ impl Rented {
     /// # Errors
     /// [`SupervisorError::Unjournalled`], with the proof, when the journal cannot be written.
     pub async fn end(mut self) -> Result<CleanupProof, SupervisorError> {
-        let ended = self.core.end(&self.entry, true).await;
+        let ended = self.core.end(&self.entry, Duration::ZERO).await;
         // Asked for and looked for, whatever the journal took.
         self.ended = true;
         ended

@@ -1,6 +1,6 @@
 //! Search: what the filter says is asked of Vast.ai, and what comes back is checked again.
 
-use glasshouse_core::traits::{Offer, OfferFilter, ProviderError};
+use glasshouse_core::traits::{Offer, OfferFilter, ProviderError, TrafficPrice};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
@@ -85,6 +85,8 @@ fn offer(found: &Value, filter: &OfferFilter) -> Option<Offer> {
     let plain = |name: &str| name.to_lowercase().replace('_', " ");
     let count = u32::try_from(found.pointer("/num_gpus")?.as_u64()?).ok()?;
     let price = number("/dph_total")?;
+    // "$/GB", seen from the host.
+    let traffic = |at: &str| number(at).filter(|price| *price >= 0.0);
     let fits = filter.gpu.as_deref().is_none_or(|want| plain(gpu).contains(&plain(want)))
         && count == filter.gpu_count.unwrap_or(1)
         && filter.max_price_per_hour.is_none_or(|cap| price <= cap)
@@ -99,5 +101,6 @@ fn offer(found: &Value, filter: &OfferFilter) -> Option<Offer> {
         gpu_count: count,
         price_per_hour: price,
         location: found.pointer("/geolocation").and_then(Value::as_str).map(printable),
+        traffic: traffic("/inet_down_cost").zip(traffic("/inet_up_cost")).map(|(into, out)| TrafficPrice { into, out }),
     })
 }

@@ -2,6 +2,7 @@
 //! nothing else, as an image with it as the entry point would run.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 
@@ -11,10 +12,19 @@ use super::server::lock;
 pub(crate) struct Machines(Mutex<BTreeMap<String, Child>>);
 
 impl Machines {
-    pub(crate) fn boot(&self, id: &str, env: impl IntoIterator<Item = (String, String)>) {
+    /// Starts one, whose log goes line by line to `log`.
+    pub(crate) fn boot(
+        &self,
+        id: &str,
+        env: impl IntoIterator<Item = (String, String)>,
+        log: impl Fn(String) + Send + 'static,
+    ) {
         let mut command = Command::new("/proc/self/exe");
         let command = command.env_clear().env("PATH", "/usr/bin:/bin").envs(env);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(log));
         lock(&self.0).insert(id.to_owned(), child);
     }
 

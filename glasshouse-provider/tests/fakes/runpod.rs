@@ -1,7 +1,7 @@
 //! RunPod's REST API v2 as its document describes it: pods that boot over time, logs as events, a catalogue, billing.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::machines::Machines;
-use super::server::{Asked, Fake, json as answer, lock};
+use super::server::{Asked, Fake, broken, clock, json as answer, lock};
 
 /// How pods behave.
 #[derive(Clone, Debug)]
@@ -38,6 +38,10 @@ pub(crate) struct Behaviour {
     /// Instead of what was asked for.
     pub(crate) gpus: Option<usize>,
     pub(crate) public_address: bool,
+    /// How far its clock is ahead.
+    pub(crate) hours_off: i64,
+    /// Every other reading of a log breaks off.
+    pub(crate) log_breaks: bool,
     /// Where the public port leads; the port itself is a number of the fake's when absent.
     pub(crate) agent: Option<std::net::SocketAddr>,
 }
@@ -59,6 +63,8 @@ impl Default for Behaviour {
             cost: None,
             gpus: None,
             public_address: true,
+            hours_off: 0,
+            log_breaks: false,
             agent: None,
         }
     }
@@ -75,7 +81,8 @@ pub(crate) struct RunPod {
     pods: Mutex<BTreeMap<String, Pod>>,
     next: Mutex<u64>,
     behaviour: Mutex<Behaviour>,
-    logs: Mutex<Vec<(u64, String)>>,
+    logs: Arc<Mutex<Vec<(u64, String)>>>,
+    readings: Mutex<u32>,
     capacity: Mutex<bool>,
     /// What pods really are, where they are anything.
     pub(crate) machines: Option<Machines>,
@@ -90,7 +97,8 @@ impl RunPod {
             pods: Mutex::default(),
             next: Mutex::new(1),
             behaviour: Mutex::new(behaviour),
-            logs: Mutex::new(logs),
+            logs: Arc::new(Mutex::new(logs)),
+            readings: Mutex::new(0),
             capacity: Mutex::new(true),
             machines: None,
         }
@@ -193,7 +201,7 @@ impl RunPod {
             "dataCenterId": (behaviour.placed && age >= behaviour.provisioning / 2).then_some("US-KS-2"),
             "cudaVersion": "12.8", "ssh": { "proxy": null, "direct": null }, "template": null, "cost": cost,
             "locked": false, "globalNetworking": { "enabled": false }, "runtime": runtime,
-            "createdAt": "2026-06-01T12:00:00Z", "startedAt": null,
+            "createdAt": time(clock(behaviour.hours_off) - age), "startedAt": null,
             // Fields come and go; nobody may depend on their absence.
             "aFieldOfTomorrow": { "x": [1, null] },
         })
@@ -226,7 +234,8 @@ impl RunPod {
             let env = env.map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()));
             // As RunPod does of its own.
             let own = [("RUNPOD_POD_ID".to_owned(), id.clone()), ("RUNPOD_API_KEY".to_owned(), own_key(&id))];
-            machines.boot(&id, env.chain(own));
+            let (logs, hours) = (self.logs.clone(), behaviour.hours_off);
+            machines.boot(&id, env.chain(own), move |line| lock(&logs).push((seconds_of(clock(hours)), line)));
         }
         (answer(201, &shown), Some(id))
     }
@@ -269,13 +278,19 @@ impl RunPod {
         };
         let mut text = String::new();
         for (i, (at, line)) in chosen.into_iter().filter(|_| container).enumerate() {
-            let ts = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(*at));
-            let data = json!({ "ts": ts.to_string(), "source": "container", "line": line });
+            let ts = time(UNIX_EPOCH + Duration::from_secs(*at));
+            let data = json!({ "ts": ts, "source": "container", "line": line });
             text += &format!("id: {ts}/{i:012}\ndata: {data}\n\n");
+        }
+        let kind = [(header::CONTENT_TYPE, "text/event-stream")];
+        let mut readings = lock(&self.readings);
+        *readings += 1;
+        if lock(&self.behaviour).log_breaks && *readings % 2 == 1 {
+            return (kind, broken(&text)).into_response();
         }
         let first = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(text))]);
         let open = futures_util::StreamExt::chain(first, futures_util::stream::pending());
-        ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(open)).into_response()
+        (kind, Body::from_stream(open)).into_response()
     }
 
     fn catalogue(&self, asked: &Asked) -> Response {
@@ -304,21 +319,22 @@ impl RunPod {
 
     fn bill(&self, asked: &Asked) -> Response {
         let wanted = asked.query.get("podId");
+        let now = self.now();
+        let (from, to) = (time(now - Duration::from_secs(24 * 3600)), time(now));
         let pods = lock(&self.pods);
         let records: Vec<Value> = pods
             .keys()
             .filter(|id| wanted.is_none_or(|wanted| wanted == *id))
             .map(|id| {
                 json!({
-                    "startTime": "2026-06-01T00:00:00Z", "endTime": "2026-06-02T00:00:00Z", "podId": id,
+                    "startTime": from, "endTime": to, "podId": id,
                     "totalAmount": 0.25, "gpuAmount": 0.2, "cpuAmount": 0.0, "diskAmount": 0.05,
                 })
             })
             .collect();
         let totals = json!({ "totalAmount": 0.25, "gpuAmount": 0.2, "cpuAmount": 0.0, "diskAmount": 0.05 });
         let query = json!({
-            "startTime": "2026-06-01T00:00:00Z", "endTime": "2026-06-02T00:00:00Z", "bucketSize": "day",
-            "podId": wanted,
+            "startTime": from, "endTime": to, "bucketSize": "day", "podId": wanted,
         });
         let metadata =
             json!({ "query": query, "recordCount": records.len(), "uniquePodCount": records.len(), "totals": totals });
@@ -331,6 +347,10 @@ impl Fake for RunPod {
 
     fn unauthorized(&self) -> Response {
         self.problem(401, "missing bearer token")
+    }
+
+    fn now(&self) -> SystemTime {
+        clock(lock(&self.behaviour).hours_off)
     }
 
     fn own_key(&self, asked: &Asked) -> Option<String> {
@@ -398,6 +418,13 @@ fn price(cloud: &str) -> f64 {
 }
 
 fn seconds(text: &str) -> u64 {
-    let at: SystemTime = humantime::parse_rfc3339(text).unwrap();
+    seconds_of(humantime::parse_rfc3339(text).unwrap())
+}
+
+fn seconds_of(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string()
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     HappensUnanswered,
     /// Too many requests, with or without `Retry-After` in seconds.
     TooMany(Option<u64>),
+    /// Too many requests, with the time until which to wait, so many seconds from now by the fake's clock.
+    TooManyUntil(u64),
     /// Too many requests, in plain text.
     TooManyText,
     /// A success, and nothing happens.
@@ -65,6 +67,8 @@ pub(crate) trait Fake: Send + Sync + 'static {
     }
     /// `METHOD endpoint` under which faults are scripted.
     fn endpoint(&self, asked: &Asked) -> String;
+    /// Its clock.
+    fn now(&self) -> SystemTime;
     /// A refusal in the provider's own form.
     fn problem(&self, status: u16, words: &str) -> Response;
     /// Does what was asked, and gives the answer with the id of what it was about.
@@ -124,6 +128,18 @@ impl<F: Fake> Served<F> {
     }
 }
 
+/// A clock that is so many hours ahead of this machine's.
+pub(crate) fn clock(hours: i64) -> SystemTime {
+    let off = Duration::from_secs(hours.unsigned_abs() * 3600);
+    if hours < 0 { SystemTime::now() - off } else { SystemTime::now() + off }
+}
+
+/// Half of a text, and then the connection breaks.
+pub(crate) fn broken(text: &str) -> Body {
+    let half = Bytes::copy_from_slice(&text.as_bytes()[..text.len() / 2]);
+    Body::from_stream(futures_util::stream::iter([Ok(half), Err(std::io::Error::other("scripted"))]))
+}
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
@@ -151,14 +167,19 @@ async fn handle<F: Fake>(State((fake, record)): State<(Arc<F>, Arc<Record>)>, re
     lock(&record.times).push((endpoint.clone(), std::time::Instant::now()));
     let response = if fake.is_open(&asked) {
         assert_eq!(key, None, "the account's key was sent elsewhere");
-        return answer(&*fake, &asked, None);
+        return dated(&*fake, answer(&*fake, &asked, None));
     } else if is_own || key == Some(&format!("Bearer {}", F::KEY)) {
         let fault = lock(&record.faults).get_mut(&endpoint).and_then(VecDeque::pop_front);
         answer(&*fake, &asked, fault)
     } else {
         fake.unauthorized()
     };
-    keep(&record, asked, url.path(), response).await
+    keep(&record, asked, url.path(), dated(&*fake, response)).await
+}
+
+fn dated<F: Fake>(fake: &F, mut response: Response) -> Response {
+    response.headers_mut().insert(header::DATE, httpdate::fmt_http_date(fake.now()).parse().unwrap());
+    response
 }
 
 fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
@@ -171,8 +192,7 @@ fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
         },
         Some(Fault::HappensAndBreaks) => {
             fake.serve(asked);
-            let broken = futures_util::stream::iter([Ok(Bytes::from("{")), Err(std::io::Error::other("scripted"))]);
-            Response::new(Body::from_stream(broken))
+            Response::new(broken("{}"))
         }
         Some(Fault::HappensUnanswered) => {
             fake.serve(asked);
@@ -183,6 +203,12 @@ fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
             if let Some(wait) = wait {
                 response.headers_mut().insert(header::RETRY_AFTER, wait.into());
             }
+            response
+        }
+        Some(Fault::TooManyUntil(seconds)) => {
+            let mut response = fake.problem(429, "rate limit exceeded for the minute window");
+            let until = httpdate::fmt_http_date(fake.now() + Duration::from_secs(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, until.parse().unwrap());
             response
         }
         Some(Fault::TooManyText) => {

@@ -1,8 +1,8 @@
 //! Vast.ai's REST API as its document describes it: asks, instances that load over time, logs at an address, charges.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::machines::Machines;
 use super::openapi::Exchange;
-use super::server::{Asked, Fake, json as answer, lock};
+use super::server::{Asked, Fake, broken, clock, json as answer, lock};
 
 /// How instances behave.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ pub(crate) struct Behaviour {
     pub(crate) gpus: Option<u32>,
     /// Looks at a log's address before it is there.
     pub(crate) log_looks: u32,
+    /// Every other reading of a log breaks off.
+    pub(crate) log_breaks: bool,
+    /// How far its clock is ahead.
+    pub(crate) hours_off: i64,
 }
 
 impl Default for Behaviour {
@@ -48,6 +52,8 @@ impl Default for Behaviour {
             price: None,
             gpus: None,
             log_looks: 1,
+            log_breaks: false,
+            hours_off: 0,
         }
     }
 }
@@ -62,8 +68,9 @@ struct Instance {
 pub(crate) struct Vast {
     instances: Mutex<BTreeMap<u64, Instance>>,
     behaviour: Mutex<Behaviour>,
-    log: Mutex<Vec<String>>,
+    log: Arc<Mutex<Vec<String>>>,
     looks: Mutex<u32>,
+    readings: Mutex<u32>,
     page: usize,
     /// What instances really are, where they are anything.
     machines: Option<Machines>,
@@ -77,8 +84,9 @@ impl Vast {
         Self {
             instances: Mutex::default(),
             behaviour: Mutex::new(behaviour),
-            log: Mutex::new((0..6).map(|i| format!("line {i}")).collect()),
+            log: Arc::new(Mutex::new((0..6).map(|i| format!("line {i}")).collect())),
             looks: Mutex::new(0),
+            readings: Mutex::new(0),
             page: 2,
             machines: None,
             address: Mutex::default(),
@@ -159,7 +167,8 @@ impl Vast {
             // As Vast.ai does of its own.
             let key = ("CONTAINER_API_KEY".to_owned(), own_key(&id.to_string()));
             let own = [("CONTAINER_ID".to_owned(), id.to_string()), key];
-            machines.boot(&id.to_string(), env.into_iter().chain(own));
+            let log = self.log.clone();
+            machines.boot(&id.to_string(), env.into_iter().chain(own), move |line| lock(&log).push(line));
         }
         (answer(200, &json!({ "success": true, "new_contract": id })), Some(id.to_string()))
     }
@@ -209,12 +218,18 @@ impl Vast {
         if filters["day"]["gte"].is_null() || filters["day"]["lte"].is_null() {
             return self.problem(400, "Must provide both 'day' gte and lte filters for instance charges");
         }
+        // The last hour, where it is one that was asked for.
+        let end = self.now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let start = end - 3600;
+        let is_asked_for =
+            filters["day"]["gte"].as_u64().unwrap() <= end && start <= filters["day"]["lte"].as_u64().unwrap();
         let all = lock(&self.instances);
         let charges: Vec<Value> = all
             .keys()
+            .filter(|_| is_asked_for)
             .map(|id| {
                 json!({
-                    "start": 1_730_419_200, "end": 1_730_678_400, "type": "instance", "source": format!("instance-{id}"),
+                    "start": start, "end": end, "type": "instance", "source": format!("instance-{id}"),
                     "description": "charges", "amount": 0.125, "metadata": {}, "items": [],
                 })
             })
@@ -267,7 +282,7 @@ fn asks() -> Vec<Value> {
             "id": id, "ask_contract_id": id, "gpu_name": gpu, "num_gpus": count, "dph_total": price,
             "compute_cap": capability, "cuda_max_good": cuda, "direct_port_count": ports, "gpu_ram": 24_576,
             "disk_space": 500.5, "geolocation": "Atlantis, AT", "hosting_type": hosting, "rentable": true,
-            "reliability": 0.99, "webpage": null,
+            "reliability": 0.99, "webpage": null, "inet_down_cost": 0.003, "inet_up_cost": 0.004,
         })
     };
     vec![
@@ -283,6 +298,10 @@ impl Fake for Vast {
 
     fn unauthorized(&self) -> Response {
         answer(404, &json!({ "success": false, "error": "auth_error", "msg": "Invalid user key" }))
+    }
+
+    fn now(&self) -> SystemTime {
+        clock(lock(&self.behaviour).hours_off)
     }
 
     fn is_open(&self, asked: &Asked) -> bool {
@@ -353,7 +372,13 @@ impl Fake for Vast {
                 if *looks <= behaviour.log_looks {
                     StatusCode::FORBIDDEN.into_response()
                 } else {
-                    (StatusCode::OK, lock(&self.log).join("\n") + "\n").into_response()
+                    let mut readings = lock(&self.readings);
+                    *readings += 1;
+                    let text = lock(&self.log).join("\n") + "\n";
+                    match behaviour.log_breaks && *readings % 2 == 1 {
+                        true => Response::new(broken(&text)),
+                        false => text.into_response(),
+                    }
                 }
             }
             ("GET", ["api", "v0", "charges"]) => self.bill(asked),

@@ -111,6 +111,7 @@ impl Provider for Line {
             gpu_count: 1,
             price_per_hour: PRICE,
             location: None,
+            traffic: None,
         };
         Ok((0..8).map(offer).collect())
     }

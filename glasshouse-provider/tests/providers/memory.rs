@@ -10,7 +10,7 @@ use glasshouse_provider::memory::{Call, Fault};
 use glasshouse_provider::supervisor::{Patience, RentRequest};
 
 use crate::fakes::server::lock;
-use crate::supervised::{QUICK, request};
+use crate::supervised::{QUICK, request, without_segments};
 
 struct Memory(Mutex<Arc<MemoryProvider>>);
 
@@ -42,7 +42,9 @@ impl Memory {
             Trouble::UnknownState => calm.boot([AllocationState::Unknown("frozen".into())]),
             Trouble::ExitsEarly => calm.boot([AllocationState::Pulling, AllocationState::Exited(Some(7))]),
             Trouble::PriceAboveCap => calm.real_price(1.5),
-            Trouble::HiddenAfterCreate => calm.hidden(Duration::from_millis(200)),
+            Trouble::HiddenAfterCreate | Trouble::ClockAhead | Trouble::ClockBehind => {
+                calm.hidden(Duration::from_millis(200))
+            }
             Trouble::EndSaysNotFound => calm.fault(Call::Terminate, [Fault::NotFound, Fault::Fails, Fault::Ignored]),
             Trouble::TooManyLooks(retry_after) => calm.fault(Call::Observe, [Fault::RateLimited { retry_after }]),
             Trouble::TooManyCreates(retry_after) => calm.fault(Call::Create, [Fault::RateLimited { retry_after }]),
@@ -62,7 +64,7 @@ impl Bench for Memory {
 
     fn arrange(&self, trouble: Trouble) -> bool {
         *lock(&self.0) = Arc::new(Self::troubled(trouble));
-        true
+        !trouble.needs_agent()
     }
 
     async fn billing(&self) -> Vec<String> {
@@ -80,9 +82,64 @@ impl Bench for Memory {
     fn patience(&self) -> Patience {
         QUICK
     }
+
+    fn at_once(&self) -> usize {
+        Trouble::ALL.len()
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_trouble_in_memory() {
-    assert_eq!(contract::supervised(async || Memory::new()).await, Trouble::ALL);
+    assert_eq!(contract::supervised(async || Memory::new()).await, without_segments());
+}
+
+/// A bench that has one trouble, and something else besides.
+struct Broken(Trouble, Arc<MemoryProvider>);
+
+impl Bench for Broken {
+    fn provider(&self) -> Arc<dyn Provider> {
+        self.1.clone()
+    }
+
+    fn arrange(&self, trouble: Trouble) -> bool {
+        trouble == self.0
+    }
+
+    async fn billing(&self) -> Vec<String> {
+        self.1.existing().into_iter().map(|id| id.0).collect()
+    }
+
+    fn creates(&self) -> Option<usize> {
+        None
+    }
+
+    fn request(&self) -> RentRequest {
+        request()
+    }
+
+    fn patience(&self) -> Patience {
+        QUICK
+    }
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "OwnerKilled: After call 2, create: [\"memory-1\"] goes on billing")]
+async fn what_shows_too_late_is_not_reaped() {
+    let late = || Memory::calm().hidden(3 * QUICK.settle);
+    contract::supervised(async || Broken(Trouble::OwnerKilled, Arc::new(late()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "OwnerKilled: After call 2, create: not everything was reaped")]
+async fn what_does_not_end_is_not_reaped() {
+    let immortal = || Memory::calm().fault(Call::Terminate, vec![Fault::Ignored; 10_000]);
+    contract::supervised(async || Broken(Trouble::OwnerKilled, Arc::new(immortal()))).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "ClockAhead: it came to: memory-1 was stuck in phase schedule")]
+async fn a_wait_by_another_clock_is_no_deadline() {
+    let hours = Some(Duration::from_secs(6 * 3600));
+    let waits = || Memory::calm().fault(Call::Observe, vec![Fault::RateLimited { retry_after: hours }; 10_000]);
+    contract::supervised(async || Broken(Trouble::ClockAhead, Arc::new(waits()))).await;
 }

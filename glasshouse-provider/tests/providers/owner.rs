@@ -201,7 +201,14 @@ async fn offers_are_asked_for_again_and_a_long_wait_is_the_callers() {
 #[tokio::test(start_paused = true)]
 async fn reap_finds_what_no_journal_has_and_leaves_what_is_anothers() {
     let owner = owner(cards(1), |supervisor| supervisor);
-    let offer = Offer { id: "memory-offer-1".into(), gpu: None, gpu_count: 0, price_per_hour: 0.5, location: None };
+    let offer = Offer {
+        id: "memory-offer-1".into(),
+        gpu: None,
+        gpu_count: 0,
+        price_per_hour: 0.5,
+        location: None,
+        traffic: None,
+    };
     for name in ["gh-ann-1", "gh-ann-2", "gh-anna-1", "someone-elses"] {
         owner.provider.create(&offer, &spec(name)).await.unwrap();
     }

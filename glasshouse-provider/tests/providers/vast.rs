@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use glasshouse_core::contract;
 use glasshouse_core::traits::{
     AllocationId, AllocationState, CreateOutcome, Endpoint, LaunchSpec, Offer, OfferFilter, Provider, ProviderError,
+    TrafficPrice,
 };
 use glasshouse_provider::VastProvider;
 
@@ -91,6 +92,16 @@ async fn offers_are_filtered_and_the_cheapest_is_first() {
     assert_eq!(prices(OfferFilter { cloud: Some("secure".into()), ..OfferFilter::default() }).await, [0.5]);
     assert!(prices(OfferFilter { cloud: Some("private".into()), ..OfferFilter::default() }).await.is_empty());
     assert!(prices(OfferFilter { min_memory_gib: Some(80), ..OfferFilter::default() }).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_plan_tells_what_is_in_no_worst_case() {
+    let (_served, provider) = start(Behaviour::default()).await;
+    let offer = offer(&provider).await;
+    let traffic = Some(TrafficPrice { into: 0.003, out: 0.004 });
+    assert_eq!(offer.traffic, traffic);
+    let plan = provider.plan(&gpu("4090"), &offer, &plain("gh-plan")).unwrap();
+    assert_eq!((plan.worst_case_dollars, plan.traffic), (Some(offer.price_per_hour), traffic));
 }
 
 #[tokio::test]

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use glasshouse_core::overhead::Cleanup;
 use glasshouse_core::record;
+use glasshouse_core::traits::LaunchSpec;
 use glasshouse_provider::run::{Gate, ProtectedRun, RunError, RunEvent};
-use glasshouse_provider::supervisor::{Journal, JournalError, Supervisor, SupervisorError};
+use glasshouse_provider::supervisor::{Journal, JournalError, OwnerTag, Supervisor, SupervisorError};
 use glasshouse_provider::{LocalProvider, MemoryProvider, memory};
 use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 
 use crate::interrupt;
+use crate::local::{created, spec};
 use crate::supervisor::{QUICK, request};
 use crate::support::{Test, block_on, eventually, kill};
 use crate::whole::composed;
@@ -23,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_killed_owner_recovers_without_having_asked", a_killed_owner_recovers_without_having_asked),
     ("an_id_that_cannot_be_journalled_ends_its_allocation", an_id_that_cannot_be_journalled_ends_its_allocation),
     ("an_end_that_cannot_be_journalled_is_recorded", an_end_that_cannot_be_journalled_is_recorded),
+    ("a_line_that_cannot_be_written_costs_no_proof", a_line_that_cannot_be_written_costs_no_proof),
 ];
 
 /// Makes this executable open one gate after the other in the folder that follows.
@@ -146,4 +149,38 @@ fn an_end_that_cannot_be_journalled_is_recorded() {
         assert_eq!(verified.record.cleanup.unwrap().outcome, Cleanup::Unconfirmed);
         assert_eq!(Journal::open(folder.path().join("out/journal.jsonl")).unwrap().open_entries().len(), 1);
     }
+}
+
+fn a_line_that_cannot_be_written_costs_no_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let asking = |name| format!("{{\"event\":\"asking\",\"provider\":\"memory\",\"name\":\"{name}\",\"at\":1}}\n");
+    let text = ["gh-a-1", "gh-a-2", "gh-a-3"].map(asking).concat();
+    let line = "{'event':'gone','name':'gh-a-1','at':1700000000000}\n".len();
+    std::fs::write(&path, &text).unwrap();
+    let (provider, journal) = (Arc::new(MemoryProvider::new()), Arc::new(Journal::open(&path).unwrap()));
+    let owner =
+        || Supervisor::new(provider.clone(), journal.clone()).patience(QUICK).owner(OwnerTag::new("a").unwrap());
+    // Room for one of them, and for half of the next.
+    let error = block_on(async {
+        full_beyond(Some((text.len() + line + line / 2) as u64));
+        let error = owner().recover().await.unwrap_err();
+        full_beyond(None);
+        error
+    });
+    let SupervisorError::Unjournalled { proof, others, .. } = error else { panic!("{error}") };
+    let proofs: Vec<_> = others.iter().chain([&*proof]).collect();
+    assert_eq!(proofs.len(), 3, "{proofs:?}");
+    assert_eq!(proofs.iter().filter(|proof| proof.outcome == Cleanup::Observed).count(), 1, "{proofs:?}");
+    let open = journal.open_entries();
+    assert!(open.len() == 2 && open.iter().all(|entry| proofs.iter().any(|proof| proof.allocation == entry.name)));
+    // A stray that the journal takes no line of is ended like the others.
+    block_on(async {
+        let launch = LaunchSpec { name: "gh-a-stray".to_owned(), ..spec(1) };
+        created(&*provider, &launch).await;
+        let error = owner().reap().await.unwrap_err();
+        let SupervisorError::Unjournalled { others, .. } = error else { panic!("{error}") };
+        assert_eq!(others.len(), 2, "{others:?}");
+    });
+    assert!(provider.existing().is_empty(), "a stray runs on");
 }

@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use glasshouse_core::contract::{self, ProviderCase};
@@ -16,19 +15,15 @@ use glasshouse_core::traits::{
     AllocationState, CreateOutcome, Endpoint, LaunchSpec, Offer, OfferFilter, Provider, ProviderError,
 };
 use glasshouse_provider::client::AgentClient;
-use glasshouse_provider::contract::{Faulty, Trouble};
 use glasshouse_provider::roles::{agent_environment, helper_command};
-use glasshouse_provider::supervisor::{BootBudgets, Patience};
 use glasshouse_provider::{LocalProvider, MemoryProvider, Registry};
 use rustix::process::{DumpableBehavior, Resource, Signal, dumpable_behavior, getrlimit};
 
-use crate::supervisor::request;
 use crate::support::{Test, block_on, eventually, kill, runs};
 
 pub(crate) const TESTS: &[Test] = &[
     ("local_keeps_the_contract", local_keeps_the_contract),
     ("memory_keeps_the_contract", memory_keeps_the_contract),
-    ("local_keeps_the_supervisors_contract", local_keeps_the_supervisors_contract),
     ("a_port_in_use_is_said", a_port_in_use_is_said),
     ("a_program_that_is_no_agent_is_said", a_program_that_is_no_agent_is_said),
     ("an_agent_that_died_is_seen", an_agent_that_died_is_seen),
@@ -87,7 +82,7 @@ pub(crate) fn spec(secret: u8) -> LaunchSpec {
 }
 
 pub(crate) fn offer() -> Offer {
-    Offer { id: "local".into(), gpu: None, gpu_count: 0, price_per_hour: 0.0, location: None }
+    Offer { id: "local".into(), gpu: None, gpu_count: 0, price_per_hour: 0.0, location: None, traffic: None }
 }
 
 pub(crate) async fn created(provider: &dyn Provider, spec: &LaunchSpec) -> glasshouse_core::traits::Allocation {
@@ -109,21 +104,6 @@ fn local_keeps_the_contract() {
 fn memory_keeps_the_contract() {
     block_on(contract::provider(&MemoryProvider::new(), case(), tokio::time::sleep));
 }
-
-fn local_keeps_the_supervisors_contract() {
-    let bench = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF);
-    let arranged = block_on(glasshouse_provider::contract::supervised(bench));
-    let missing = Trouble::ALL.into_iter().filter(|trouble| !arranged.contains(trouble)).collect::<Vec<_>>();
-    assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
-}
-
-/// For troubles that last for ever.
-const BRIEF: Patience = Patience {
-    boot: BootBudgets::each(Duration::from_secs(5)),
-    settle: Duration::from_millis(300),
-    absence_spacing: Duration::from_millis(50),
-    ..Patience::LOCAL
-};
 
 fn a_port_in_use_is_said() {
     let held = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

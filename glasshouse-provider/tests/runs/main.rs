@@ -5,6 +5,7 @@
 
 mod agent;
 mod cleartext;
+mod contract;
 mod durable;
 #[path = "../fakes/mod.rs"]
 mod fakes;
@@ -27,6 +28,7 @@ mod whole;
 use glasshouse_provider::serve_if_launched;
 
 fn main() {
+    glasshouse_provider::contract::serve_if_launched();
     serve_if_launched(local::helpers(support::registry()));
     let told = |role| std::env::args().skip_while(move |argument| argument != role).nth(1);
     if let Some(folder) = told(interrupt::OWNER) {
@@ -43,6 +45,7 @@ fn main() {
     }
     let agents = [local::TESTS, agent::TESTS, faults::TESTS, strangers::TESTS].concat();
     let runs = [whole::TESTS, cleartext::TESTS, grant::TESTS, durable::TESTS, hostile::TESTS, storms::TESTS].concat();
-    let tests = [agents, runs, supervisor::TESTS.to_vec(), rented::TESTS.to_vec(), interrupt::TESTS.to_vec()].concat();
+    let rentals = [supervisor::TESTS, rented::TESTS, contract::TESTS, interrupt::TESTS].concat();
+    let tests = [agents, runs, rentals].concat();
     support::main(&tests);
 }

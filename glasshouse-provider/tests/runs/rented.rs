@@ -30,7 +30,7 @@ const PACING: Pacing = Pacing {
     timeout: Duration::from_secs(5),
 };
 
-const PATIENCE: Patience = Patience {
+pub(crate) const PATIENCE: Patience = Patience {
     poll: Duration::from_millis(40),
     absence_spacing: Duration::from_millis(60),
     settle: Duration::from_millis(500),
@@ -38,9 +38,9 @@ const PATIENCE: Patience = Patience {
     ..Patience::REMOTE
 };
 
-const IMAGE: &str = "example/trainer:1";
+pub(crate) const IMAGE: &str = "example/trainer:1";
 
-fn filter() -> OfferFilter {
+pub(crate) fn filter() -> OfferFilter {
     OfferFilter { gpu: Some("4090".into()), gpu_count: Some(1), ..OfferFilter::default() }
 }
 
@@ -48,12 +48,12 @@ fn port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-fn runpod(served: &Served<RunPod>) -> RunPodProvider {
+pub(crate) fn runpod(served: &Served<RunPod>) -> RunPodProvider {
     let builder = RunPodProvider::builder().api_key(RunPod::KEY).address(served.url()).pacing(PACING);
     builder.port(port()).reach(glasshouse_provider::runpod::Reach::Direct).build().unwrap()
 }
 
-fn vast(served: &Served<Vast>) -> VastProvider {
+pub(crate) fn vast(served: &Served<Vast>) -> VastProvider {
     *lock(&served.fake.address) = served.url();
     VastProvider::builder().api_key(Vast::KEY).address(served.url()).pacing(PACING).port(port()).build().unwrap()
 }

@@ -34,6 +34,7 @@ const TESTS: &[Test] = &[
     ("the_contract_holds", the_contract_holds),
     ("the_supervisors_contract_holds", the_supervisors_contract_holds),
     ("an_agent_is_reached_and_its_log_read", an_agent_is_reached_and_its_log_read),
+    ("another_job_of_that_number_is_left_alone", another_job_of_that_number_is_left_alone),
     ("exit_codes_are_told", exit_codes_are_told),
     ("what_would_be_submitted_can_be_seen", what_would_be_submitted_can_be_seen),
     ("a_time_limit_ends_a_job", a_time_limit_ends_a_job),
@@ -47,6 +48,7 @@ const TESTS: &[Test] = &[
 const FOLDER: &str = "/run/glasshouse-slurm-test";
 
 fn main() {
+    contract::serve_if_launched();
     serve_if_launched(support::registry());
     let arguments: Vec<String> = std::env::args().collect();
     if arguments.iter().any(|argument| argument == support::ALONE) {
@@ -195,11 +197,33 @@ fn an_agent_is_reached_and_its_log_read() {
         // The secret went with the environment, and is on no command line and in no script.
         let job = Command::new("scontrol")
             .env("SLURM_CONF", Path::new(FOLDER).join("slurm.conf"))
-            .args(["show", "job", &id.0])
+            .args(["show", "job", number(&id)])
             .output()
             .unwrap();
         assert!(!String::from_utf8_lossy(&job.stdout).contains("abab"));
         end(&provider, &id).await;
+    });
+}
+
+fn number(id: &AllocationId) -> &str {
+    id.0.split_once('@').unwrap().0
+}
+
+/// As after numbers began anew: the journal has an id of which another job has the number.
+fn another_job_of_that_number_is_left_alone() {
+    block_on(async {
+        let provider = provider_of(&program("sleeper", "exec sleep 600"));
+        let id = create(&provider, "gh-new", &OfferFilter::default()).await;
+        until(&provider, &id, "running", |seen| seen.state == AllocationState::Running).await;
+        let of_before = AllocationId(format!("{}@gh-old", number(&id)));
+        let other = provider_of(Path::new("/bin/true"));
+        for provider in [&provider, &other] {
+            provider.request_terminate(&of_before).await.unwrap();
+            assert!(matches!(provider.observe(&of_before).await, Err(ProviderError::NotFound { .. })));
+            assert!(matches!(provider.logs(&of_before, None).await, Err(ProviderError::NotFound { .. })));
+            assert_eq!(provider.observe(&id).await.unwrap().state, AllocationState::Running);
+        }
+        end(&other, &id).await;
     });
 }
 
@@ -295,8 +319,11 @@ fn refusals_are_told_apart() {
         offer.id = "nowhere:-:1:0".into();
         let error = provider.create(&offer, &spec("gh-no")).await.unwrap_err();
         assert!(matches!(&error, ProviderError::Refused { why, .. } if why.contains("partition")), "{error}");
-        assert!(matches!(provider.observe(&AllocationId("999999".into())).await, Err(ProviderError::NotFound { .. })));
-        provider.request_terminate(&AllocationId("999999".into())).await.unwrap();
+        assert!(matches!(
+            provider.observe(&AllocationId("999999@gh-gone".into())).await,
+            Err(ProviderError::NotFound { .. })
+        ));
+        provider.request_terminate(&AllocationId("999999@gh-gone".into())).await.unwrap();
         let nowhere = SlurmProvider::builder().commands("/nowhere").folder(output()).build().unwrap();
         let error = nowhere.list_owned().await.unwrap_err();
         assert!(error.to_string().contains("install Slurm"), "{error}");

@@ -7,7 +7,8 @@
 #   bash scripts/mutants.sh --fresh    # begins again, with HEAD as it is now
 #   bash scripts/mutants.sh --list     # what survived so far
 #
-# MUTANTS_DIR (/tmp/mutants) and MUTANTS_MINUTES (60) may be set, and BASELINE=skip once the tests are known to pass.
+# MUTANTS_DIR (/tmp/mutants), MUTANTS_MINUTES (60), MUTANTS_NICE (19) and MUTANTS_TIMEOUT (240 s a mutant) may be set, and
+# BASELINE=skip once the tests are known to pass.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 work=${MUTANTS_DIR:-/tmp/mutants}
@@ -41,8 +42,8 @@ pass() { # pass NAME PACKAGE MODULES "TARGETS" ARGUMENTS OF THE TESTS...
   shift 4
   [ "$left" -gt 0 ] || { echo "the hour is over; start it again to go on"; exit 1; }
   mkdir -p "$out"
-  (cd "$work/tree" && timeout "$left" nice -n 19 cargo mutants --iterate --jobs 1 --no-shuffle --no-times \
-    --timeout 240 --build-timeout 600 --baseline "${BASELINE:-run}" --re "$modules" --package "$package" \
+  (cd "$work/tree" && timeout "$left" nice -n "${MUTANTS_NICE:-19}" cargo mutants --iterate --jobs 1 --no-shuffle --no-times \
+    --timeout "${MUTANTS_TIMEOUT:-240}" --build-timeout 600 --baseline "${BASELINE:-run}" --re "$modules" --package "$package" \
     --output "$out" "${targets[@]}" -- -- "$@") || code=$?
   case $code in 0 | 2 | 3) ;; 124) echo "the hour is over; start it again to go on"; exit 1 ;; *) exit "$code" ;; esac
 }

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 SRC = "glasshouse-core/src/"
-LIB, SESSION, PACKAGE = ["--lib"], ["--test=session", "--test=refusals"], ["--lib", "--test=package"]
+LIB, LARGE, SESSION, PACKAGE = ["--lib"], ["--test=large_blocks"], ["--test=session", "--test=refusals"], ["--lib", "--test=package"]
 # Name, file, what is there, what is put in its place, where it must be seen.
 OFF = [
     ("secret memory wiped when dropped", "secret/memory.rs", "        self.zeroize();\n", "", LIB),
@@ -32,6 +32,16 @@ OFF = [
     ("regions of a zeroizer that is dropped", "host_memory/zeroizer.rs", "            let _ = catch_unwind(AssertUnwindSafe(|| region.target.wipe()));\n", "            let _ = &region;\n", LIB),
     ("a freed block", "host_memory/zero_on_free.rs", "            wipe(block, layout.size());\n", "", ["--test=zero_on_free"]),
     ("a block that grew", "host_memory/zero_on_free.rs", "                self.dealloc(block, layout);\n", "                self.inner.dealloc(block, layout);\n", ["--test=zero_on_free"]),
+    ("a large block that is freed", "host_memory/zero_on_free.rs", "            wipe(block, layout.size());\n", "            if !large_blocks::holds(block) {\n                wipe(block, layout.size());\n            }\n", LARGE),
+    ("what a large block lost", "host_memory/zero_on_free.rs", "unsafe { wipe(block.add(new_size), lost) };", "let _ = lost;", LARGE),
+    ("large blocks out of dumps", "host_memory/reserved.rs", "if !keep_out_of_dumps(start, total) {", "if false {", LARGE),
+    ("pages out of dumps that are opened again", "host_memory/reserved.rs", "closed.is_ok() && keep_out_of_dumps(at, bytes)", "closed.is_ok()", LARGE),
+    ("large blocks locked", "host_memory/large_blocks.rs", "let locked = allowed && self.reserved.lock(slot.offset, bytes);", "let locked = allowed;", LARGE),
+    ("locked when touched and not before", "host_memory/reserved.rs", "MlockFlags::ONFAULT", "MlockFlags::empty()", LARGE),
+    ("half of the limit left to a package", "host_memory/large_blocks.rs", "AtomicUsize::new(limit / 2)", "AtomicUsize::new(limit)", LARGE),
+    ("free pages unlocked under a limit", "host_memory/large_blocks.rs", "        self.unlock(slot, state);\n        State { locked: state.locked", "        State { locked: state.locked", LARGE),
+    ("unlocked large blocks counted", "host_memory/large_blocks.rs", "        Some((_, locked)) => COUNTS.born(layout.size(), locked),", "        Some(_) => COUNTS.born(layout.size(), true),", LARGE),
+    ("large blocks without pages of their own counted", "host_memory/large_blocks.rs", "        None => COUNTS.ordinary(layout.size()),", "        None => {}", LARGE),
     ("a tensor's wipe", "traits/zeroizer.rs", "zeroize::Zeroize::zeroize(&mut **self);", "let _ = &mut **self;", LIB),
     ("the evidence's signature", "gate/session.rs", "        signed.verify(&message.event_key)?;\n", "", SESSION),
     ("the clocks at the answer", "gate/session.rs", "        check_clocks(pending.issued, now, self.config.challenge_ttl)?;\n", "        let _ = check_clocks;\n", SESSION),

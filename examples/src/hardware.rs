@@ -8,9 +8,11 @@ use glasshouse_attest::hardware::{HardwareCollateral, HardwarePolicy, HardwareRo
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::fixed::PublicKey32;
 
+use crate::warn;
+
 type Failure = Box<dyn std::error::Error>;
 
-/// How evidence of a TEE and of confidential GPUs is appraised: all three, or none.
+/// How evidence of a TEE and of confidential GPUs is appraised: policy, bundle and its key, or none.
 #[derive(Args, Clone, Debug, Default)]
 pub struct HardwareArguments {
     /// The policy that evidence of hardware is appraised by, JSON as glasshouse-attest/policy.schema.json describes it.
@@ -22,10 +24,15 @@ pub struct HardwareArguments {
     /// The public key of whoever signed the bundle: 64 hex digits, or a file that holds them.
     #[arg(long, value_parser = public_key, requires = "policy")]
     pub bundle_key: Option<PublicKey32>,
+    /// Weakens: appraises what the vendors signed as of this time instead of now (of an audit: instead of the time that it is
+    /// about), RFC 3339; the verdict says so. What was revoked or ran out since passes.
+    #[arg(long, value_name = "TIME", value_parser = crate::time, requires = "policy")]
+    pub dangerous_at: Option<UnixMillis>,
 }
 
 impl HardwareArguments {
-    /// The verifier of a run that begins now. The store remembers the newest bundle seen, and older ones are refused.
+    /// The verifier of a run that begins now. The store remembers the newest bundle seen, and older ones are refused, whatever
+    /// the time that they are appraised at. What the policy relaxes is said on standard error before anything is rented.
     ///
     /// # Errors
     /// What is wrong with a file, or the refusal of the bundle.
@@ -35,7 +42,12 @@ impl HardwareArguments {
         store: &Path,
         now: UnixMillis,
     ) -> Result<Option<HardwareVerifier>, Failure> {
-        self.verifier(roots, |file, key| Ok(CollateralStore::open(store, *key)?.accept(file, now)?))
+        let accept = |file: &[u8], key: &PublicKey32, at| Ok(CollateralStore::open(store, *key)?.accept(file, at)?);
+        let verifier = self.verifier(roots, now, accept)?;
+        for relaxation in verifier.iter().flat_map(|verifier| verifier.policy().relaxations()) {
+            warn(format_args!("the policy is relaxed: {relaxation}"));
+        }
+        Ok(verifier)
     }
 
     /// The verifier of an audit, which looks back: the bundle must be of that time, and need not be the newest.
@@ -43,20 +55,22 @@ impl HardwareArguments {
     /// # Errors
     /// As [`Self::for_a_run`].
     pub fn for_an_audit(&self, roots: HardwareRoots, at: UnixMillis) -> Result<Option<HardwareVerifier>, Failure> {
-        self.verifier(roots, |file, key| Ok(Bundle::open(file, key, at)?.collateral()?))
+        self.verifier(roots, at, |file, key, at| Ok(Bundle::open(file, key, at)?.collateral()?))
     }
 
     fn verifier(
         &self,
         roots: HardwareRoots,
-        collateral: impl FnOnce(&[u8], &PublicKey32) -> Result<HardwareCollateral, Failure>,
+        at: UnixMillis,
+        collateral: impl FnOnce(&[u8], &PublicKey32, UnixMillis) -> Result<HardwareCollateral, Failure>,
     ) -> Result<Option<HardwareVerifier>, Failure> {
         let (Some(policy), Some(bundle), Some(key)) = (&self.policy, &self.bundle, &self.bundle_key) else {
             return Ok(None);
         };
-        let policy: HardwarePolicy = serde_json::from_slice(&read(policy)?)
+        let mut policy: HardwarePolicy = serde_json::from_slice(&read(policy)?)
             .map_err(|e| format!("{} is no policy of hardware: {e}; see policy.example.json", policy.display()))?;
-        let collateral = collateral(&read(bundle)?, key)?;
+        policy.dangerous_at = self.dangerous_at.or(policy.dangerous_at);
+        let collateral = collateral(&read(bundle)?, key, policy.dangerous_at.unwrap_or(at))?;
         Ok(Some(HardwareVerifier::new(policy, roots, collateral)?))
     }
 }

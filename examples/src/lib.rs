@@ -32,5 +32,5 @@ pub use provider_arguments::{CloudName, PinnedImage, ProviderArguments, Provider
 pub use providers::providers;
 pub use registry::registry;
 pub use rental::Rental;
-pub use terminal::{charset, default_out, fail, misused, say};
+pub use terminal::{charset, default_out, fail, misused, say, warn};
 pub use time::time;

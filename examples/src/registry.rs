@@ -61,9 +61,13 @@ fn with_gpus(attestor: TeeAttestor, context: &SegmentContext) -> Result<TeeAttes
 #[cfg(feature = "cuda")]
 fn with_gpu(registry: Registry) -> Registry {
     use glasshouse_provider::roles::DeviceFacts;
-    use glasshouse_train::cuda_zeroizer::CudaZeroizer;
+    use glasshouse_provider::roles::helper_command;
+    use glasshouse_train::cuda_zeroizer::{CudaZeroizer, wipe_for_another};
+    const WIPER: &str = "wiper";
     // Added last, and so used where it answers: a CPU keeps the host's.
-    let registry = registry.zeroizer(|device| (device == Device::Cuda).then(CudaZeroizer::new));
+    let zeroizer = || CudaZeroizer::new().after_an_error(|| helper_command(WIPER));
+    let registry = registry.zeroizer(move |device| (device == Device::Cuda).then(zeroizer));
+    let registry = registry.helper(WIPER, wipe_for_another);
     registry.device_probe(|device| {
         (device == Device::Cuda).then_some(())?;
         let gpu = glasshouse_train::gpu::GpuIdentity::first().ok()?;

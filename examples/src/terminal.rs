@@ -13,6 +13,11 @@ pub fn say(text: impl fmt::Display) {
     let _ = writeln!(io::stdout().lock(), "{text}");
 }
 
+/// Prints one sentence to standard error. What cannot be printed stops nothing.
+pub fn warn(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "warning: {text}");
+}
+
 /// Prints one sentence to standard error and gives exit status 1.
 pub fn fail(program: &str, error: impl fmt::Display) -> ExitCode {
     let _ = writeln!(io::stderr().lock(), "{program}: {error}");

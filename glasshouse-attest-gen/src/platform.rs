@@ -55,7 +55,7 @@ impl Platform {
         };
         let gpus = !self.devices.is_empty();
         let minimum_assurance = if gpus { MinimumAssurance::CpuTeeGpuCc } else { MinimumAssurance::CpuTee };
-        HardwarePolicy { cpu, gpu: GpuPolicy::default(), minimum_assurance }
+        HardwarePolicy { cpu, gpu: GpuPolicy::default(), minimum_assurance, dangerous_at: None }
     }
 
     /// The roots of everything that is made here.

@@ -13,6 +13,7 @@
 //!
 //! [`tee`] is the attestor on machines that have them, [`hardware`] composes them into the [`Verifier`](glasshouse_core::traits::Verifier) of a session, and [`collateral`] keeps what that needs. [`corpus`] holds all of them to files of real evidence; [`tamper`] is the suite of attacks that all of it, gate and runtime included, is held to.
 
+mod bytes;
 mod codes;
 pub mod collateral;
 pub mod corpus;

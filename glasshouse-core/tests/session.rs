@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{LEASE_SECONDS, World, now};
+use common::{LEASE_SECONDS, TestAttestor, World, now};
 use glasshouse_core::channel::{Command, EventBody, Outcome, SealedRecord};
-use glasshouse_core::claims::{Assurance, RuntimeState};
+use glasshouse_core::claims::{Assurance, Claims, RuntimeState};
 use glasshouse_core::clock::Now;
-use glasshouse_core::fixed::{Fixed, Nonce32};
+use glasshouse_core::evidence::{CpuEvidence, GpuEvidence};
+use glasshouse_core::fixed::{Digest32, Digest64, Fixed, Nonce32};
 use glasshouse_core::gate::{
     BurnOutcome, CommittedRelease, FileGateStore, GateError, GateStore, MemoryGateStore, StoreError,
 };
 use glasshouse_core::protocol::{EvidenceMessage, Signed, SigningSecret, seal_artifact};
 use glasshouse_core::refusal::Code;
+use glasshouse_core::traits::{AttestError, Attestor};
 
 #[test]
 fn a_session_from_challenge_to_terminal_event() {
@@ -192,6 +194,46 @@ fn assurance_below_the_minimum_gets_nothing() {
     let challenge = owner.challenge(now(0)).unwrap();
     let evidence = world.runtime().challenge(&challenge, &world.attestor, now(0)).unwrap();
     assert_eq!(owner.evidence(&evidence, now(0)).unwrap_err().code(), Some(&Code::ASSURANCE_TOO_LOW));
+}
+
+/// With GPUs that cannot attest, or, where it is broken, that can and did not.
+struct SilentGpus<'a>(&'a TestAttestor, bool);
+
+impl Attestor for SilentGpus<'_> {
+    fn measure(&self) -> Result<Claims, AttestError> {
+        self.0.measure()
+    }
+    fn gpu_evidence(&self, _: &Digest32) -> Result<GpuEvidence, AttestError> {
+        Err(match self.1 {
+            true => AttestError::Failed { what: "a GPU", why: "it is lost".into() },
+            false => AttestError::NotAvailable { what: "a GPU", why: "it is off".into() },
+        })
+    }
+    fn quote(&self, report_data: &Digest64) -> Result<CpuEvidence, AttestError> {
+        self.0.quote(report_data)
+    }
+}
+
+#[test]
+fn gpus_that_cannot_attest_are_left_out_where_nobody_asks_for_them() {
+    for (minimum, broken, goes_on) in [
+        (Assurance::SelfReported, false, true),
+        (Assurance::CpuTee, false, true),
+        (Assurance::CpuTeeGpuCc, false, false),
+        (Assurance::SelfReported, true, false),
+    ] {
+        let mut world = World::new();
+        world.reference.minimum_assurance = minimum;
+        let (mut owner, mut runtime) = (world.owner(), world.runtime());
+        let challenge = owner.challenge(now(0)).unwrap();
+        let evidence = runtime.challenge(&challenge, &SilentGpus(&world.attestor, broken), now(1));
+        assert_eq!(evidence.is_ok(), goes_on, "{minimum} {broken}");
+        let told = runtime.without_gpus().map(ToString::to_string);
+        assert_eq!(told.is_some_and(|told| told.contains("it is off")), goes_on);
+        // The next answer is of its own.
+        runtime.challenge(&challenge, &world.attestor, now(1)).unwrap();
+        assert!(runtime.without_gpus().is_none());
+    }
 }
 
 #[test]

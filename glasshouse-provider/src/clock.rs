@@ -35,9 +35,35 @@ pub(crate) fn wall() -> UnixMillis {
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// The wall clock as it stood once, and the boot clock since: times that are compared with each other are told by one of
+/// these, so that nobody who sets the machine's clock meanwhile puts them in another order.
+pub(crate) struct Steady {
+    wall: UnixMillis,
+    boot: Duration,
+}
+
+impl Steady {
+    /// From now on.
+    pub(crate) fn new() -> Self {
+        Self { wall: wall(), boot: boot() }
+    }
+
+    pub(crate) fn wall(&self) -> UnixMillis {
+        self.wall.after(boot().saturating_sub(self.boot))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_steady_clock_goes_on_from_where_it_began() {
+        let an_hour_ago = Steady { wall: UnixMillis(5_000), boot: boot().saturating_sub(Duration::from_secs(3600)) };
+        let now = an_hour_ago.wall().0;
+        assert!((3_605_000..3_665_000).contains(&now), "{now}");
+        assert!(Steady::new().wall().abs_diff(wall()) < Duration::from_secs(60));
+    }
 
     #[test]
     fn boot_goes_on() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// From the end of a lease, from a signal, and again from the end of the work: the batch or the export that is under way,
 /// letting go, and zeroization take seconds, and a device that does not answer is given up after 30 s
-/// (`glasshouse_train::cuda_zeroizer::LONGEST`).
+/// (`glasshouse_train::cuda_zeroizer::LONGEST`), one that answers with errors after another 40.
 pub(crate) const LETTING_GO: Duration = Duration::from_secs(120);
 /// Once the agent, and with it the owner, is gone, a segment ends within this; then the kernel takes its memory.
 pub(crate) const SEGMENT: Duration = Duration::from_millis(4000);

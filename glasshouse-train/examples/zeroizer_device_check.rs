@@ -2,23 +2,26 @@
 //! and does not with it, what a second process sees, and whether each defect put in is found out by the check that is there for it.
 //!
 //! ```text
-//! cargo run --release -p glasshouse-train --features cuda --example zeroizer_device_check               # all of it
+//! cargo run --release -p glasshouse-train --features break-device --example zeroizer_device_check       # all of it
 //! ... --example zeroizer_device_check -- --switches                 # each wipe, trim and check off, one at a time
 //! ... --example zeroizer_device_check -- --without trim,pool-check  # the checks with these off: exits with 1
+//! ... --example zeroizer_device_check -- --lost                     # a context lost to an illegal access, and its switches
 //! ```
 //!
 //! Exits with 1 when a check fails, or when one that should have failed without a part of the zeroizer did not. Takes well
 //! under two minutes.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::disallowed_methods, clippy::mem_forget, clippy::print_stdout)]
 
 use std::process::{Command, ExitCode};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use candle_core::{Device, Tensor};
 use glasshouse_core::host_memory::HostZeroizer;
 use glasshouse_core::traits::{WipeTarget as _, Zeroizer as _};
 use glasshouse_train::cuda_zeroizer::{
-    Block, CudaMemory, DeviceMemory, DeviceZeroizer, MARGIN, PinnedBuffer, scan, sweep,
+    Block, CudaMemory, CudaZeroizer, DeviceMemory, DeviceZeroizer, MARGIN, PinnedBuffer, break_context, hang_context,
+    scan, sweep, wipe_for_another,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -33,8 +36,12 @@ fn main() -> ExitCode {
         Some("--plant") => plant(&canary(seed(&arguments))).map(|()| true),
         Some("--scan") => scanned(seed(&arguments)).map(|_| true),
         Some("--switches") => switches(),
+        Some("--lost") => lost_contexts(),
+        Some("--lose") => lose(arguments.get(1).map_or("", String::as_str)),
+        Some("--wipe") => return ExitCode::from(u8::try_from(wipe_for_another()).unwrap_or(1)),
         Some("--without") => without(arguments.get(1).map_or("", String::as_str)),
-        _ => checks(&[]).and_then(|failed| Ok(failed.is_empty() & second_process()? & switches()?)),
+        // The first while this process has no context: it would hold memory of the device.
+        _ => lost_contexts().and_then(|held| Ok(held & checks(&[])?.is_empty() & second_process()? & switches()?)),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -251,7 +258,7 @@ fn checks(out: &'static [Part]) -> Outcome<Vec<String>> {
     println!("## page-locked buffers");
     let context = cudarc::driver::CudaContext::new(0)?;
     let stream = context.new_stream()?;
-    let mut buffer = PinnedBuffer::new(&context, 1 << 20)?;
+    let mut buffer = PinnedBuffer::new(&context, 4 << 20)?;
     let (sent, mut back) = (canary(6).repeat(50_000), vec![0.0; CANARY * 50_000]);
     let mut place = stream.alloc_zeros::<f32>(sent.len())?;
     buffer.upload(&stream, &sent, &mut place.as_view_mut())?;
@@ -267,9 +274,10 @@ fn checks(out: &'static [Part]) -> Outcome<Vec<String>> {
 
 /// What an upload or a download that did not wipe would leave.
 fn leave(buffer: &mut PinnedBuffer, values: &[f32], unwiped: bool) {
-    let length = buffer.len().min(values.len());
-    if let (true, Some(from)) = (unwiped, values.get(..length)) {
-        buffer[..length].copy_from_slice(from);
+    if unwiped {
+        for (word, value) in buffer.iter_mut().zip(values) {
+            *word = u64::from(value.to_bits());
+        }
     }
 }
 
@@ -295,6 +303,96 @@ fn second_process() -> Outcome<bool> {
         false => println!("with wiping off a second process finds it: the driver does not scrub"),
     }
     Ok(said.contains("copies of the canary"))
+}
+
+/// A process that loses its context to an illegal access, as it is and with parts out, and one whose device does not answer:
+/// what each must say.
+fn lost_contexts() -> Outcome<bool> {
+    let mut held = true;
+    for (without, says) in [
+        ("", "pass a receipt by a second process"),
+        ("answers", "pass a receipt by a second process"),
+        ("second", "CUDA_ERROR_ILLEGAL_ADDRESS"),
+        ("files", "are still held"),
+        ("wipe", "no report"),
+    ] {
+        println!(
+            "## a context lost to an illegal access, without {}",
+            if without.is_empty() { "nothing" } else { without }
+        );
+        let output = Command::new(std::env::current_exe()?).args(["--lose", without]).output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        print!("{said}");
+        let wiped = ["", "answers"].contains(&without);
+        let as_it_must = said.contains(says) && output.status.success() == wiped;
+        println!("{} it says {says:?}", if as_it_must { "pass" } else { "FAIL" });
+        held &= as_it_must;
+    }
+    Ok(held)
+}
+
+/// Plants a canary, loses the context, and zeroizes. `without` a part: `answers` of the device, the `second` process, `files`
+/// that are let go of, or the `wipe` that the second process does.
+fn lose(without: &str) -> Outcome<bool> {
+    let device = Device::new_cuda(0)?;
+    keep_pool()?;
+    let values = canary(8);
+    let tensor = Tensor::from_vec(values.repeat(COPIES), (COPIES, CANARY), &device)?;
+    let freed = tensor.affine(1.0, 0.0)?;
+    device.synchronize()?;
+    drop(freed);
+    match without {
+        "answers" => hang_context()?,
+        _ => println!("the driver says: {}", break_context()?),
+    }
+    let other = |argument: &str| -> Outcome<String> {
+        let output = Command::new(std::env::current_exe()?).args([argument, "8"]).output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    println!("in use, as the driver says: {}", glasshouse_train::gpu::memory_in_use()?);
+    println!("a second process, while this one holds it: {}", other("--scan")?);
+    if without == "answers" {
+        // Freeing waits as everything does; a workload that hangs is not let go of.
+        std::mem::forget((tensor, device));
+    } else {
+        drop((tensor, device));
+    }
+    let program = || Command::new("/proc/self/exe");
+    let wiper = move || {
+        let mut command = program();
+        command.arg("--wipe");
+        command
+    };
+    let mut zeroizer = match without {
+        "second" => CudaZeroizer::new(),
+        "files" => CudaZeroizer::new().last_resort(|_| Ok(true), wiper),
+        "wipe" => CudaZeroizer::new().after_an_error(move || {
+            let mut command = program();
+            command.args(["--scan", "8"]);
+            command
+        }),
+        "answers" => CudaZeroizer::new().within(Duration::from_secs(3)).after_an_error(wiper),
+        _ => CudaZeroizer::new().after_an_error(wiper),
+    };
+    let began = std::time::Instant::now();
+    let outcome = zeroizer.zeroize();
+    println!("{:?}; in use, as the driver says: {:?}", began.elapsed(), glasshouse_train::gpu::memory_in_use());
+    println!("a second process, after it: {}", other("--scan")?);
+    match outcome {
+        Ok(receipt) => {
+            println!("{}", serde_json::to_string_pretty(&receipt)?);
+            let method = receipt.regions.iter().any(|region| region.method.contains("by a second process"));
+            println!("{} a receipt by a second process", if method { "pass" } else { "FAIL" });
+            // Three of them are what it waits for a device that does not answer.
+            let most = if without == "answers" { 5000 } else { 2000 };
+            println!("{} in less than {most} ms", if receipt.millis < most { "pass" } else { "FAIL" });
+            Ok(method && receipt.millis < most)
+        }
+        Err(error) => {
+            println!("no receipt: {error}");
+            Ok(false)
+        }
+    }
 }
 
 #[allow(unsafe_code)] // raw device memory

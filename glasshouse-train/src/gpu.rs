@@ -1,6 +1,6 @@
 //! Which GPU this is, as its driver says.
 
-use cudarc::driver::CudaContext;
+use cudarc::driver::{CudaContext, result};
 use glasshouse_core::traits::WorkloadError;
 use nvml_wrapper::Nvml;
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,21 @@ impl GpuIdentity {
 /// [`WorkloadError::Device`] when there is no device.
 pub fn candle_device() -> Result<candle_core::Device, WorkloadError> {
     crate::mlp::candle_device()
+}
+
+/// Bytes of the first CUDA device's memory that are in use, as its driver says. Opens no context: in a process that has none,
+/// all of them are others'.
+///
+/// # Errors
+/// In a sentence, when CUDA or NVML does not answer.
+pub fn memory_in_use() -> Result<u64, String> {
+    let uuid = result::init().and_then(|()| result::device::get(0)).and_then(result::device::get_uuid);
+    let uuid = uuid.map_err(|error| format!("finding CUDA device 0 failed: {error}"))?;
+    let uuid = format_uuid(uuid.bytes.map(|byte| byte.cast_unsigned()));
+    let nvml = Nvml::builder().lib_path("libnvidia-ml.so.1".as_ref()).init();
+    let nvml = nvml.map_err(|error| format!("starting NVML failed: {error}"))?;
+    let memory = nvml.device_by_uuid(uuid.as_str()).and_then(|device| device.memory_info());
+    Ok(memory.map_err(|error| format!("asking NVML for memory in use failed: {error}"))?.used)
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> WorkloadError {

@@ -1,7 +1,7 @@
 //! The fine-tuning workload over a real directory: what is pinned is what is trained, whatever the host does to the files
 //! meanwhile; and what the owner's check finds before anything is rented.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

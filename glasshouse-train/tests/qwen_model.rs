@@ -1,6 +1,6 @@
 //! The model through its public interface, on tiny random models.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{AdamW, Optimizer as _, ParamsAdamW};

@@ -1,5 +1,5 @@
 //! Each operation against candle's slow composition of it, forward and backward, and against finite differences.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use candle_core::{D, DType, Device, Result, Tensor, Var};
 use glasshouse_train::ops::{

@@ -3,6 +3,7 @@
 //! keeps what it has seen.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use glasshouse_core::claims::Assurance;
 use glasshouse_core::fixed::{Digest32, Fixed};
@@ -15,6 +16,10 @@ use glasshouse_train::mlp::{self, Method, MlpConfig, MlpWorkload, Shape};
 
 use crate::allocator;
 use crate::barrier::{BARRIER_AT, barrier, folder, hidden};
+use crate::ways::way_out;
+
+/// Long enough to get to the barrier within it, where much else is going on.
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// Random printable characters that JSON takes as they are: one document, one token a character.
 pub(crate) fn canary() -> [u8; 64] {
@@ -132,11 +137,10 @@ impl Workload for Planted {
         if self.done == BARRIER_AT {
             barrier("training");
         }
-        match self.way.as_str() {
-            "error" if self.done > BARRIER_AT => Err(WorkloadError::NotFinite { loss: f64::NAN, done: self.done }),
-            "panic" if self.done > BARRIER_AT => panic!("asked to"),
-            _ => Ok(Progress { done: self.done, ..Progress::default() }),
+        if self.done > BARRIER_AT {
+            way_out(&self.way, self.done)?;
         }
+        Ok(Progress { done: self.done, ..Progress::default() })
     }
 
     fn weights_digest(&self) -> Result<Digest32, WorkloadError> {

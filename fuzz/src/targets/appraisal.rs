@@ -138,13 +138,15 @@ fn put_together(recipe: &[u8]) {
 
 fn model(letters: &[u8], manifests: u8) -> Result<usize, Code> {
     let manifests_fit = |gpus: bool, switches: bool| {
-        if (manifests & 0b011 != 0 && !gpus) || (manifests & 0b100 != 0 && !switches) {
-            return Err(codes::RIM_VERSION);
+        let stray = (manifests & 0b011 != 0 && !gpus) || (manifests & 0b100 != 0 && !switches);
+        let incomplete = (gpus && manifests & 0b011 != 0b011) || (switches && manifests & 0b100 == 0);
+        match incomplete {
+            // For none of the devices: it stands where the one belongs that is missing. Beside all of them it is passed over.
+            true if stray => Err(codes::RIM_VERSION),
+            true => Err(codes::RIM_MISSING),
+            false if stray && !gpus && !switches => Err(codes::RIM_VERSION),
+            false => Ok(()),
         }
-        if (gpus && manifests & 0b011 != 0b011) || (switches && manifests & 0b100 == 0) {
-            return Err(codes::RIM_MISSING);
-        }
-        Ok(())
     };
     let (gpus, switches) = machine(letters, manifests_fit)?;
     Ok(gpus + switches)

@@ -9,7 +9,7 @@ mod ocsp;
 pub use certificate::{CrlDraft, Draft, composite_device_id, extension, sign, tcb_info};
 pub use device::{FWID, Machine};
 pub use manifest::{Manifest, resource, signed_info};
-pub use ocsp::{OcspDraft, names_responder, ocsp_answer, purpose};
+pub use ocsp::{OcspDraft, names_list, names_responder, ocsp_answer, purpose};
 
 use glasshouse_attest::nvidia::NvidiaRoots;
 use glasshouse_core::fixed::Digest32;

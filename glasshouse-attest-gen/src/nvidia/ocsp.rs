@@ -93,6 +93,12 @@ pub fn names_responder(url: &str) -> Vec<u8> {
     extension(&oid(&[1, 3, 6, 1, 5, 5, 7, 1, 1]), false, &tlv(0x30, &[&access]))
 }
 
+/// The extension that names a revocation list (RFC 5280 section 4.2.1.13).
+pub fn names_list(url: &str) -> Vec<u8> {
+    let point = tlv(0x30, &[&tlv(0xa0, &[&tlv(0xa0, &[&tlv(0x86, &[url.as_bytes()])])])]);
+    extension(&oid(&[2, 5, 0x1d, 0x1f]), false, &tlv(0x30, &[&point]))
+}
+
 fn time(text: &str) -> Vec<u8> {
     tlv(0x18, &[text.as_bytes()])
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -6,11 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, GpuEvidence};
 use glasshouse_core::fixed::{Blob, Fixed};
-use percent_encoding::percent_decode_str;
 use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
+use super::answer::Answer;
 use super::bundle::Bundle;
 use super::services::Services;
 use crate::hardware::vek_key;
@@ -181,17 +179,23 @@ impl Fetcher {
             let manifest = serde_json::from_slice::<Manifest>(&answer.body).ok();
             let manifest = manifest.and_then(|m| STANDARD.decode(m.rim).ok());
             let manifest = manifest.ok_or_else(|| answer.unexpected("a manifest in base64"))?;
-            self.ocsp(&rim_signers(&manifest).unwrap_or_default(), bundle).await?;
+            let signers = rim_signers(&manifest).unwrap_or_default();
+            self.revocation(&signers, &self.services.nvidia_rim_crls, bundle).await?;
             bundle.nvidia.rims.insert(name, Blob(manifest));
         }
         let chain = certificates_from_pem(&device.chain.0).map_err(|_| FetchError::Unnamed("its issuers"))?;
+        self.revocation(&chain, &self.services.nvidia_crls, bundle).await
+    }
+
+    /// The lists that a chain's certificates name, and the answers about them. The bundle holds each once.
+    async fn revocation(&self, chain: &[Certificate], lists: &str, bundle: &mut Bundle) -> Result<(), FetchError> {
         for file in chain.iter().flat_map(distribution_points).filter_map(|url| list_name(&url)) {
-            let list = Blob(self.get(format!("{}/{file}", self.services.nvidia_crls)).await?.body);
+            let list = Blob(self.get(format!("{lists}/{file}")).await?.body);
             if !bundle.nvidia.crls.contains(&list) {
                 bundle.nvidia.crls.push(list);
             }
         }
-        self.ocsp(&chain, bundle).await
+        self.ocsp(chain, bundle).await
     }
 
     /// Asks about every certificate of a chain that names a responder, one by one. The bundle holds each answer once.
@@ -234,39 +238,6 @@ impl Fetcher {
     }
 }
 
-/// What a service answered.
-struct Answer {
-    url: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-impl Answer {
-    fn unexpected(&self, what: &'static str) -> FetchError {
-        FetchError::Unexpected { url: self.url.clone(), what }
-    }
-
-    /// A chain in PEM that Intel puts in a header, percent-encoded.
-    fn header(&self, name: &'static str) -> Result<String, FetchError> {
-        let value = self.headers.get(&name.to_ascii_lowercase()).ok_or_else(|| self.unexpected(name))?;
-        let decoded = percent_decode_str(value).decode_utf8().map_err(|_| self.unexpected(name))?;
-        Ok(decoded.into_owned())
-    }
-
-    /// The bytes of a document as they were signed, and the signature in hex.
-    fn signed_document(&self) -> Result<(String, String), FetchError> {
-        #[derive(Deserialize)]
-        struct Signed<'a> {
-            #[serde(borrow, alias = "tcbInfo", alias = "enclaveIdentity")]
-            document: &'a RawValue,
-            signature: String,
-        }
-        let signed: Signed<'_> =
-            serde_json::from_slice(&self.body).map_err(|_| self.unexpected("a document and its signature"))?;
-        Ok((signed.document.get().to_owned(), signed.signature))
-    }
-}
-
 fn vcek_url(base: &str, product: Product, report: &Report, tcb: Tcb) -> String {
     let Tcb { fmc, bootloader, tee, snp, microcode } = tcb;
     let levels = format!("blSPL={bootloader:02}&teeSPL={tee:02}&snpSPL={snp:02}&ucodeSPL={microcode:02}");
@@ -283,7 +254,7 @@ fn vcek_url(base: &str, product: Product, report: &Report, tcb: Tcb) -> String {
 /// The file's name in a list's address; a chain that nobody has verified names no host to be asked.
 fn list_name(url: &str) -> Option<String> {
     let (_, file) = url.rsplit_once('/')?;
-    (file.ends_with(".crl") && is_plain(file)).then(|| file.to_owned())
+    is_plain(file).then(|| file.to_owned())
 }
 
 /// Nothing that means anything in an address: what names it comes from evidence that nobody has verified.

@@ -5,8 +5,8 @@
 //! appraised. What the bundle's own signature adds is that nobody between the person who fetched it and the gate can
 //! leave a revocation list out or put an older document, still validly signed by its vendor, in the place of a newer.
 //!
-//! Revocation is by the vendors' lists, and for NVIDIA, whose certificates name a responder, by OCSP answers too. The
-//! certificates of Intel and AMD name lists only.
+//! Revocation is by the vendors' lists, and for NVIDIA, whose certificates name a responder, by OCSP answers too, of devices'
+//! chains and of manifests' signers alike. The certificates of Intel and AMD name lists only.
 
 #![deny(
     clippy::indexing_slicing,
@@ -26,6 +26,8 @@
     )
 )]
 
+#[cfg(feature = "fetch")]
+mod answer;
 mod bundle;
 pub mod codes;
 #[cfg(feature = "fetch")]

@@ -11,8 +11,10 @@ pub struct Services {
     pub amd: String,
     /// NVIDIA's service of reference manifests.
     pub nvidia_rims: String,
-    /// NVIDIA's revocation lists; the lists' names are the certificates' own.
+    /// NVIDIA's revocation lists of devices' certificates; the lists' names are the certificates' own.
     pub nvidia_crls: String,
+    /// The same of the certificates of manifests' signers.
+    pub nvidia_rim_crls: String,
     /// NVIDIA's OCSP responder, where it is to be asked too about every certificate that names one. Its answers count for
     /// about a day, its lists for weeks; `None` fetches lists only.
     pub nvidia_ocsp: Option<String>,
@@ -39,6 +41,7 @@ impl Default for Services {
             amd: "https://kdsintf.amd.com".to_owned(),
             nvidia_rims: "https://rim.attestation.nvidia.com".to_owned(),
             nvidia_crls: "http://crl.ndis.nvidia.com/crl".to_owned(),
+            nvidia_rim_crls: "http://crl.ndis.nvidia.com/crl-corim".to_owned(),
             nvidia_ocsp: None,
             jwks: BTreeMap::from([
                 (nras.to_owned(), format!("{nras}/.well-known/jwks.json")),

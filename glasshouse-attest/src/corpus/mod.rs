@@ -41,6 +41,7 @@ mod case;
 mod decode;
 mod kinds;
 mod list;
+mod members;
 mod policy;
 mod report;
 mod time;

@@ -14,7 +14,7 @@ codes! {
     /// The policy asks for a token, and there is none.
     TOKEN_MISSING = "token-missing", "let the runtime ask NVIDIA's service for a token, or do not require one";
     /// The policy asks for confidential GPUs, and none attested.
-    GPU_MISSING = "gpu-missing", "run on a machine whose GPUs are in confidential-computing mode";
+    GPU_MISSING = "gpu-missing", "run on a machine whose GPUs are in confidential-computing mode; the allocation's log names those that are not";
     /// Another number of GPUs or switches attested than the policy says.
     DEVICE_COUNT = "device-count", "attest every GPU and switch of the machine, or correct the number in the policy";
     /// A genuine device that is not one of the policy's.

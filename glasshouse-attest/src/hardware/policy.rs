@@ -1,4 +1,5 @@
 use glasshouse_core::claims::{Assurance, EvidenceKind};
+use glasshouse_core::clock::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::nvidia::NvidiaPolicy;
@@ -16,8 +17,19 @@ pub struct HardwarePolicy {
     /// What is asked of GPUs and switches that attest.
     #[serde(default)]
     pub gpu: GpuPolicy,
-    /// What must be reached.
+    /// What must be reached. A package that is sealed with the same minimum tells the runtime, which then says at once what
+    /// keeps it from that, such as a GPU whose confidential computing is off.
     pub minimum_assurance: MinimumAssurance,
+    /// Appraises certificates, revocation data, collateral and tokens as they were at this time, milliseconds since 1970,
+    /// instead of at the time that the verifier is called with.
+    ///
+    /// An appraisal needs the time to find out what has lapsed since: a key that was revoked yesterday is not revoked at last
+    /// week's time. A gate therefore appraises at its own clock, and an audit at the verdict's time or the one that it is
+    /// asked for; neither needs this. It is for rehearsals with collateral that was kept, and for sites whose bundle has run
+    /// out. What it pins stands in the policy's digest and in every verdict. Freshness does not move with it: nonces and
+    /// clocks of a session are the gate's to check, at its own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dangerous_at: Option<UnixMillis>,
 }
 
 /// The CPU's TEE.
@@ -125,7 +137,9 @@ impl HardwarePolicy {
         let under =
             |part: &str, names: Vec<String>| names.into_iter().map(|n| format!("{part}.{n}")).collect::<Vec<_>>();
         let tokens = self.gpu.tokens.as_ref().map(NrasPolicy::relaxations).unwrap_or_default();
-        [under(part, cpu), under("gpu.devices", self.gpu.devices.relaxations()), under("gpu.tokens", tokens)].concat()
+        let pinned = self.dangerous_at.map(|time| format!("dangerous_at {time}")).into_iter().collect();
+        [pinned, under(part, cpu), under("gpu.devices", self.gpu.devices.relaxations()), under("gpu.tokens", tokens)]
+            .concat()
     }
 
     /// Whether it can accept anything at the assurance that it asks for.

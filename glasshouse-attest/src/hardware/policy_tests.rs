@@ -84,4 +84,8 @@ fn relaxations_name_their_part() {
         told,
         ["cpu.tdx.allow_service_td", "gpu.devices.allow_missing_fwid", "gpu.tokens.dangerous_allow_debug"]
     );
+    let mut pinned = tdx(&json!({}));
+    assert!(read(pinned.clone()).relaxations().is_empty());
+    pinned["dangerous_at"] = json!(1_795_417_080_000_u64);
+    assert_eq!(read(pinned).relaxations(), ["dangerous_at 2026-11-23T06:58:00Z"]);
 }

@@ -69,10 +69,10 @@ impl Verifier for HardwareVerifier {
             let (expected, seen) = (self.digest, binding.reference.policy_digest);
             return Err(Refusal::new(Code::POLICY_DIGEST_MISMATCH, expected, seen));
         }
-        let (roots, collateral) = (&self.roots, &*self.collateral);
-        let appraisal = Cpu { roots, collateral, report_data: binding.report_data, at: now };
+        let (roots, collateral, at) = (&self.roots, &*self.collateral, self.policy.dangerous_at.unwrap_or(now));
+        let appraisal = Cpu { roots, collateral, report_data: binding.report_data, at };
         let mut claims = appraisal.appraise(&self.policy.cpu, cpu)?;
-        let devices = Gpus { roots, collateral, nonce: binding.gpu_nonce, at: now };
+        let devices = Gpus { roots, collateral, nonce: binding.gpu_nonce, at };
         let devices = devices.appraise(&self.policy.gpu, gpus)?;
         if self.policy.minimum_assurance == MinimumAssurance::CpuTeeGpuCc && !devices.measured_gpu {
             return Err(refuse(codes::GPU_MISSING, "at least one confidential GPU that attests", "none"));

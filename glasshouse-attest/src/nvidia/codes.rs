@@ -14,8 +14,8 @@ codes! {
     CERTIFICATE_VALIDITY = "certificate-validity", "check the clock that was passed in";
     /// A certificate of the device's chain is revoked.
     REVOKED = "revoked", "do not use this device until NVIDIA says why";
-    /// A revocation list cannot be used, or one that the policy needs was not passed.
-    CRL = "crl", "fetch the revocation lists again from NVIDIA's service";
+    /// A revocation list cannot be used, or neither a list nor an OCSP answer was passed where the policy needs one.
+    CRL = "crl", "fetch the revocation lists again from NVIDIA's service; about signers of manifests most is in OCSP answers only";
     /// An OCSP answer cannot be used, or its responder does not know the certificate.
     OCSP = "ocsp", "fetch the OCSP answers again from NVIDIA's service, or leave them out and rely on its lists";
     /// The signed report is not one that this verifier understands.

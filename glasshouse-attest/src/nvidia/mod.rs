@@ -29,7 +29,6 @@
     )
 )]
 
-mod bytes;
 mod claims;
 pub mod codes;
 mod device;

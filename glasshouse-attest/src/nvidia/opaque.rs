@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use glasshouse_core::fixed::Digest48;
 use serde::{Deserialize, Serialize};
 
-use super::bytes::Cursor;
+use crate::bytes::Cursor;
 
 /// The vendor's part of a measurements response: fields of (type u16, length u16, value), little-endian.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

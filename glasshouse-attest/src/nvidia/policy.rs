@@ -20,8 +20,10 @@ pub struct NvidiaPolicy {
     pub features: Vec<Feature>,
     /// Only boards (project and SKU) that the VBIOS manifest's tag names.
     pub require_rim_for_board: bool,
-    /// Only devices whose two upper issuers, the root and the chip family's authority, come with a revocation list, or
-    /// with an OCSP answer about what they issued.
+    /// Only devices about whose chain, and about whose manifests' signers, revocation data was passed: a list of the issuer,
+    /// or an OCSP answer about the certificate. In a device's chain that is asked of the two upper issuers, the root and the
+    /// chip family's authority: the ones below publish nothing. In a signer's chain it is asked of every issuer; of NVIDIA's
+    /// only the root publishes a list, so that the others need OCSP answers.
     pub require_crls: bool,
     /// Accepts reports without a firmware id: Hopper firmware of 2023, and switches.
     pub allow_missing_fwid: bool,

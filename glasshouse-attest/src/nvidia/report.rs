@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 
 use glasshouse_core::fixed::{Fixed, Nonce32};
 
-use super::bytes::Cursor;
 use super::opaque::OpaqueData;
+use crate::bytes::Cursor;
 
 /// Bytes of the GET_MEASUREMENTS request that the report begins with.
 const REQUEST: usize = 37;

@@ -13,6 +13,8 @@ use crate::x509::{self, Certificate, Revocation, VerifiedLinks};
 
 const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
 const HASH: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
+/// Place of the signer's own issuer in its chain.
+const FIRST_ISSUER: usize = 1;
 
 /// A reference integrity manifest (TCG RIM over SWID, ISO/IEC 19770-2) that was signed by NVIDIA: which measurements
 /// one version of a driver or VBIOS must have. Made by [`verify_rim`] only, from the bytes that were signed.
@@ -66,15 +68,18 @@ impl VerifiedRim {
 /// A refusal with [`codes::RIM_SIGNATURE`], [`codes::RIM_DIGEST`], [`codes::RIM_CHAIN`], [`codes::RIM_VALIDITY`] or
 /// [`codes::RIM_FORMAT`].
 pub fn verify_rim(document: &[u8], roots: &[Digest32], at: UnixMillis) -> Result<VerifiedRim, Refusal> {
-    let mut all = verify_rims(&[document], (roots, &Revocation::default()), at, &mut VerifiedLinks::default())?;
+    let nothing_known = (&Revocation::default(), false);
+    let mut all = verify_rims(&[document], roots, nothing_known, at, &mut VerifiedLinks::default())?;
     all.pop().ok_or_else(|| refuse(codes::RIM_FORMAT, "one manifest", "none"))
 }
 
 /// Verifies several, in the order that [`codes`] has, check by check: all signatures, then all digests, and so on, so that
-/// which document stands first decides nothing.
+/// which document stands first decides nothing. With `needed`, every certificate of a signer but the root must be one that
+/// its issuer's list, or an answer about it, says nothing against: each of NVIDIA's names a responder (RFC 6960).
 pub(super) fn verify_rims(
     documents: &[&[u8]],
-    (roots, revocation): (&[Digest32], &Revocation),
+    roots: &[Digest32],
+    (revocation, needed): (&Revocation, bool),
     at: UnixMillis,
     links: &mut VerifiedLinks,
 ) -> Result<Vec<VerifiedRim>, Refusal> {
@@ -93,8 +98,9 @@ pub(super) fn verify_rims(
         x509::check_validity(chain, at)
             .map_err(|error| refuse(codes::RIM_VALIDITY, "a signer who is valid at this time", error))?;
     }
+    let needed = if needed { FIRST_ISSUER } else { usize::MAX };
     for chain in &chains {
-        x509::check_revocation(chain, revocation, usize::MAX, at, links)
+        x509::check_revocation(chain, revocation, needed, at, links)
             .map_err(|error| codes::refuse_revoked(codes::RIM_REVOKED, error))?;
     }
     let format = |seen| refuse(codes::RIM_FORMAT, "a SWID tag with Meta and Payload", seen);

@@ -135,8 +135,8 @@ impl<'a> Appraisal<'a> {
     /// Check by check over all devices.
     fn compare(mut self, devices: &[Authentic]) -> Result<Vec<DeviceClaims>, Refusal> {
         let refuse_revoked = |error: &X509Error| codes::refuse_revoked(codes::REVOKED, error.clone());
-        let trusted = (self.roots.rim.as_slice(), self.revocation.as_ref().map_err(refuse_revoked)?);
-        let rims = verify_rims(self.rims, trusted, self.at, &mut self.links)?;
+        let revocation = (self.revocation.as_ref().map_err(refuse_revoked)?, self.policy.require_crls);
+        let rims = verify_rims(self.rims, &self.roots.rim, revocation, self.at, &mut self.links)?;
         measure::refuse_stray(&rims, devices)?;
         let mut claims: Vec<_> = devices.iter().map(Authentic::claims).collect();
         if !self.policy.dangerous_no_measurements {

@@ -1,6 +1,7 @@
 use glasshouse_core::fixed::{Digest32, Digest48, Digest64, Fixed};
 
 use super::tcb::TcbBytes;
+use crate::bytes::Cursor;
 
 /// Bytes of a report, its signature included (AMD 56860 section 7.3, ATTESTATION_REPORT).
 pub const REPORT_LENGTH: usize = 0x4a0;
@@ -21,11 +22,11 @@ impl<'a> SignedReport<'a> {
     /// upper 24 and everything behind them are zero; nothing else is accepted, so that a report has one spelling.
     pub fn split(report: &'a [u8]) -> Option<Self> {
         let (signed, rest) = report.split_at_checked(SIGNED_LENGTH)?;
-        let mut rest = Cursor(rest);
+        let mut rest = Cursor::new(rest);
         let mut r: [u8; 48] = rest.array()?;
         let r_ends = rest.zeros(24)?;
         let mut s: [u8; 48] = rest.array()?;
-        let clean = r_ends && rest.zeros(24)? && rest.zeros(368)? && rest.0.is_empty();
+        let clean = r_ends && rest.zeros(24)? && rest.zeros(368)? && rest.is_empty();
         r.reverse();
         s.reverse();
         let signature = [r, s].concat().try_into().ok()?;
@@ -143,9 +144,9 @@ impl Report {
         if signed.len() != SIGNED_LENGTH {
             return Err("another length");
         }
-        let mut c = Cursor(signed);
+        let mut c = Cursor::new(signed);
         let report = Self::fields(&mut c)?;
-        if c.0.is_empty() { Ok(report) } else { Err("another length") }
+        if c.is_empty() { Ok(report) } else { Err("another length") }
     }
 
     fn fields(c: &mut Cursor<'_>) -> Result<Self, &'static str> {
@@ -244,36 +245,5 @@ fn reserved(c: &mut Cursor<'_>, length: usize) -> Result<(), &'static str> {
         Some(true) => Ok(()),
         Some(false) => Err("reserved bytes that are not zero"),
         None => Err("another length"),
-    }
-}
-
-/// Takes little-endian fields from the front of a byte string.
-struct Cursor<'a>(&'a [u8]);
-
-impl<'a> Cursor<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (head, tail) = self.0.split_at_checked(length)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Option<Fixed<N>> {
-        self.array().map(Fixed)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn zeros(&mut self, length: usize) -> Option<bool> {
-        Some(self.take(length)?.iter().all(|byte| *byte == 0))
     }
 }

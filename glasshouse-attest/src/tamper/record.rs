@@ -196,6 +196,7 @@ pub(super) fn empty_receipt() -> Receipt {
         zeroizer: "suite".to_owned(),
         regions: Vec::new(),
         allocator_bytes: None,
+        large_blocks: None,
         unlocked_bytes: 0,
         key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
         swapped_bytes: None,

@@ -67,7 +67,8 @@ impl TeeAttestor {
         Ok(Self { kind, tsm, gpus: None, privilege_level: None, state, image_digest: None, container })
     }
 
-    /// Has these GPUs attest too. Without, the evidence holds none.
+    /// Has these GPUs attest too. Without, the evidence holds none. Where one of them cannot, `gpu_evidence` is
+    /// [`AttestError::NotAvailable`] and says which and why.
     #[must_use]
     pub fn gpus(mut self, gpus: Box<dyn GpuInterface>) -> Self {
         self.gpus = Some(gpus);

@@ -11,11 +11,11 @@ pub trait GpuInterface: Send + Sync {
     /// # Errors
     /// What the driver answered.
     fn count(&self) -> Result<u32, String>;
-    /// The system's confidential-computing mode; `None` where driver or GPUs know none.
+    /// The confidential-computing mode of one GPU; `None` where it or its driver knows none.
     ///
     /// # Errors
     /// What the driver answered.
-    fn state(&self) -> Result<Option<ConfidentialState>, String>;
+    fn state(&self, index: u32) -> Result<Option<ConfidentialState>, String>;
     /// The report of one GPU over a nonce, and its chain.
     ///
     /// # Errors
@@ -23,12 +23,12 @@ pub trait GpuInterface: Send + Sync {
     fn evidence(&self, index: u32, nonce: &[u8; 32]) -> Result<RawEvidence, String>;
 }
 
-/// The confidential-computing mode of all GPUs of a machine.
+/// The confidential-computing mode of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConfidentialState {
     /// Confidential computing is on.
     pub enabled: bool,
-    /// Developer tools may read the GPUs' memory.
+    /// Developer tools may read its memory.
     pub dev_tools: bool,
 }
 
@@ -42,17 +42,32 @@ pub struct RawEvidence {
 }
 
 pub(super) const WHAT: &str = "an NVIDIA GPU";
+/// What a machine lacks whose GPUs are there and do not attest.
+const EVIDENCE: &str = "evidence of this machine's NVIDIA GPUs";
 
-/// Evidence of every GPU over one nonce; none where confidential computing is off.
+/// Evidence of every GPU over one nonce: an empty list where there is none. One that does not attest speaks for none of the
+/// others: the owner would take the list for the whole machine.
 pub(super) fn evidence(gpus: &dyn GpuInterface, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
     let failed = |why: String| AttestError::Failed { what: WHAT, why };
+    let (mut off, mut unknown, mut open) = (Vec::new(), Vec::new(), None);
     let count = gpus.count().map_err(failed)?;
-    let state = gpus.state().map_err(failed)?;
-    let Some(state) = state.filter(|state| state.enabled && count > 0) else {
-        return Ok(GpuEvidence::default());
-    };
-    if state.dev_tools {
-        return Err(failed("developer tools may read its memory; boot it without dev-tools mode".to_owned()));
+    for index in 0..count {
+        match gpus.state(index).map_err(|why| failed(format!("GPU {index}: {why}")))? {
+            Some(ConfidentialState { enabled: true, dev_tools }) => open = open.or(dev_tools.then_some(index)),
+            Some(_) => off.push(format!("GPU {index}")),
+            None => unknown.push(format!("GPU {index}")),
+        }
+    }
+    let silent = [("confidential computing is off on", off), ("no confidential computing is known to", unknown)];
+    let silent = silent.iter().filter(|(_, gpus)| !gpus.is_empty());
+    let silent: Vec<_> = silent.map(|(what, gpus)| format!("{what} {}", gpus.join(", "))).collect();
+    if !silent.is_empty() {
+        let why = format!("{}; turn it on and reset the GPU, or rent one where it is on", silent.join(", and "));
+        return Err(AttestError::NotAvailable { what: EVIDENCE, why });
+    }
+    if let Some(index) = open {
+        let why = format!("GPU {index}: developer tools may read its memory; boot it without dev-tools mode");
+        return Err(failed(why));
     }
     (0..count).map(|index| one(gpus, index, nonce)).collect::<Result<_, _>>().map(GpuEvidence)
 }

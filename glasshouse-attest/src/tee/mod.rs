@@ -5,6 +5,12 @@
 //! [`NotAvailable`](glasshouse_core::traits::AttestError::NotAvailable) when it is not. The kernel's interface and the
 //! driver's stand behind [`TsmInterface`] and [`GpuInterface`], so that everything above them runs in tests.
 //!
+//! A machine without GPUs attests without them. One whose GPUs are there and do not attest, because confidential computing is
+//! off on one of them or unknown to it, says so with
+//! [`NotAvailable`](glasshouse_core::traits::AttestError::NotAvailable), which names the GPU: an owner who asks for
+//! `CpuTeeGpuCc` is refused with those words, and a session that asks for less goes on with the CPU's evidence alone, reaches
+//! `CpuTee`, and has the same words in the allocation's log.
+//!
 //! Not available here: evidence of NVSwitches. NVML gives none, and NVIDIA's library that does (NSCQ) is not a part of the
 //! driver. GPUs in protected-PCIe mode, whose traffic crosses the switches in the clear, are therefore refused by the
 //! owner's verifier (`switch-missing`); single-GPU and multi-GPU passthrough need no switch to attest. Who runs

@@ -33,12 +33,9 @@ impl GpuInterface for NvmlGpus {
         self.0.device_count().map_err(|e| e.to_string())
     }
 
-    fn state(&self) -> Result<Option<ConfidentialState>, String> {
-        let device = match self.0.device_by_index(0) {
-            Ok(device) => device,
-            Err(NvmlError::NotFound | NvmlError::InvalidArg) => return Ok(None),
-            Err(error) => return Err(error.to_string()),
-        };
+    /// The driver sets one mode for all GPUs of a machine and tells no other; each is asked all the same.
+    fn state(&self, index: u32) -> Result<Option<ConfidentialState>, String> {
+        let device = self.0.device_by_index(index).map_err(|e| e.to_string())?;
         // Drivers before confidential computing lack the calls; GPUs before it do not support them.
         let unknown = |error: &NvmlError| {
             matches!(error, NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_))

@@ -104,7 +104,7 @@ pub enum X509Error {
         at: UnixMillis,
     },
     /// A revocation list that is needed was not passed.
-    #[error("there is no revocation list of \"{issuer}\"")]
+    #[error("there is neither a revocation list of \"{issuer}\" nor an OCSP answer about what it issued")]
     CrlMissing {
         /// Common name of the issuer.
         issuer: String,

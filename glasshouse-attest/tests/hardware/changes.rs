@@ -164,10 +164,12 @@ fn an_ocsp_answer() {
     let mut session = Session::new(Platform::tdx(1));
     session.policy.gpu.devices.require_crls = true;
     let [family, provisioner] = [OcspDraft::good("device root", 2), OcspDraft::good("family", 3)].map(|one| one.der());
-    session.collateral.nvidia.ocsp = vec![provisioner.clone(), family.clone()];
+    let signers = [OcspDraft::good("RIM L3", 9), OcspDraft::good("RIM CA", 8), OcspDraft::good("RIM root", 7)];
+    let others = [vec![family], signers.map(|one| one.der()).to_vec()].concat();
+    session.collateral.nvidia.ocsp = [vec![provisioner.clone()], others.clone()].concat();
     let made = session.make();
     let put = |bytes: &[u8], session: &mut Session, _: &mut Made| {
-        session.collateral.nvidia.ocsp = vec![bytes.to_vec(), family.clone()];
+        session.collateral.nvidia.ocsp = [vec![bytes.to_vec()], others.clone()].concat();
         Some(())
     };
     // It is needed, so that one which is about another certificate does not help either.

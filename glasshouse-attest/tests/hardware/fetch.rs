@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use glasshouse_attest::collateral::{Bundle, FetchError, Fetcher, Services};
 use glasshouse_attest::snp::Product;
-use glasshouse_attest_gen::nvidia::{CrlDraft, OcspDraft, names_responder};
+use glasshouse_attest_gen::nvidia::{CrlDraft, Manifest, OcspDraft, names_list, names_responder};
 use glasshouse_attest_gen::tdx::CollateralDraft;
 use glasshouse_attest_gen::{AUDIT_TIME, Platform, snp, token};
 use glasshouse_core::evidence::CpuEvidence;
@@ -49,7 +49,6 @@ fn pages() -> BTreeMap<String, Page> {
             signed("enclaveIdentity", "qe_identity", "SGX-Enclave-Identity-Issuer-Chain"),
         ),
         ("/jwks.json".to_owned(), page(token::jwks_json())),
-        ("/crl/device.crl".to_owned(), page(CrlDraft::new("device root").der())),
     ]);
     for (name, rim) in Platform::collateral().nvidia.rims {
         let body = json!({"id": name, "rim": STANDARD.encode(rim), "sha256": "", "request_id": "x"});
@@ -100,35 +99,66 @@ fn what_is_fetched_is_accepted() {
     }
 }
 
-#[test]
-fn ocsp_answers_are_fetched_where_they_are_wanted() {
+/// A machine and manifests whose certificates say where revocation is told: of devices as NVIDIA's Hopper has it, of signers
+/// as NVIDIA's manifests have it.
+fn telling() -> (Platform, BTreeMap<String, Page>) {
+    let ask = || names_responder("http://elsewhere.example");
     let mut platform = Platform::tdx(2);
     for device in &mut platform.devices {
-        device.chain[2].extensions.push(names_responder("http://elsewhere.example"));
-        device.chain[3].extensions.push(names_responder("http://elsewhere.example"));
+        device.chain[2].extensions.extend([ask(), names_list("http://elsewhere.example/crl/l2-family.crl")]);
+        device.chain[3].extensions.extend([ask(), names_list("http://elsewhere.example/crl/l1-root.crl")]);
     }
+    let mut pages = pages();
+    for (name, mut manifest) in
+        [("DRIVER_GH100_580.95.05", Manifest::driver()), ("VBIOS_G520_0200_885_96009F0001", Manifest::vbios())]
+    {
+        manifest.chain[..3].iter_mut().for_each(|signer| signer.extensions.push(ask()));
+        manifest.chain[2].extensions.push(names_list("http://elsewhere.example/crl-corim/l1-corim"));
+        let body = json!({"rim": STANDARD.encode(manifest.document())});
+        pages.insert(format!("/nvidia/v1/rim/NV_GPU_{name}"), page(body.to_string()));
+    }
+    let lists =
+        [("/crl/l1-root.crl", "device root"), ("/crl/l2-family.crl", "family"), ("/crl-corim/l1-corim", "RIM root")];
+    pages.extend(lists.map(|(path, issuer)| (path.to_owned(), page(CrlDraft::new(issuer).der()))));
+    (platform, pages)
+}
+
+#[test]
+fn revocation_is_fetched_for_devices_and_for_signers_of_manifests() {
+    let (platform, pages) = telling();
+    let answers = [("family", 3), ("device root", 2), ("RIM L3", 9), ("RIM CA", 8), ("RIM root", 7)];
     let mut session = Session::new(platform);
     session.policy.gpu.devices.require_crls = true;
     let made = session.make();
-    let answers = [("/ocsp#03", OcspDraft::good("family", 3)), ("/ocsp#02", OcspDraft::good("device root", 2))];
-    let with = |answers: &[(&str, Vec<u8>)]| {
-        let mut pages = pages();
-        pages.extend(answers.iter().map(|(path, body)| ((*path).to_owned(), page(body.clone()))));
+    let with = |ocsp: bool, changed: Option<(u8, Vec<u8>)>| {
+        let mut pages = pages.clone();
+        for (issuer, serial) in answers {
+            let answer = changed.as_ref().filter(|(at, _)| *at == serial).map(|(_, body)| body.clone());
+            let answer = answer.unwrap_or_else(|| OcspDraft::good(issuer, serial).der());
+            pages.insert(format!("/ocsp#{serial:02x}"), page(answer));
+        }
         let fake = FakeServices::start(pages);
-        let ocsp = Some(format!("http://{}/ocsp", fake.address));
-        fetch(Services { nvidia_ocsp: ocsp, ..fake.services() }, &made)
+        let url = ocsp.then(|| format!("http://{}/ocsp", fake.address));
+        fetch(Services { nvidia_ocsp: url, ..fake.services() }, &made)
     };
-    let answers = answers.map(|(path, draft)| (path, draft.der()));
-    let bundle = with(&answers).unwrap();
-    assert_eq!(bundle.nvidia.ocsp.len(), 2, "one for each certificate, however many GPUs");
+    let bundle = with(true, None).unwrap();
+    assert_eq!(bundle.nvidia.ocsp.len(), 5, "one for each certificate, however many GPUs and manifests");
+    assert_eq!(bundle.nvidia.crls.len(), 3, "one for each issuer that publishes one");
     session.collateral = bundle.collateral().unwrap();
-    assert!(session.collateral.nvidia.crls.is_empty());
     session.appraise(&made).unwrap();
-    let [first, (path, _)] = answers;
-    let revoked = with(&[first.clone(), (path, OcspDraft::revoked("device root", 2).der())]).unwrap();
-    session.collateral = revoked.collateral().unwrap();
-    assert_eq!(session.appraise(&made).unwrap_err().code.as_str(), "revoked");
-    let later = with(&[first, (path, vec![0x30, 3, 10, 1, 3])]).unwrap_err();
+    // Either alone is not enough for signers, of whom only the root publishes a list; answers alone are.
+    session.collateral.nvidia.crls.clear();
+    session.appraise(&made).unwrap();
+    session.collateral = with(false, None).unwrap().collateral().unwrap();
+    assert!(session.collateral.nvidia.ocsp.is_empty());
+    let refusal = session.appraise(&made).unwrap_err();
+    assert!(refusal.code.as_str() == "crl" && refusal.seen.contains("RIM L3"), "{refusal}");
+    for (issuer, serial, code) in [("device root", 2, "revoked"), ("RIM CA", 8, "rim-revoked")] {
+        let revoked = with(true, Some((serial, OcspDraft::revoked(issuer, serial).der()))).unwrap();
+        session.collateral = revoked.collateral().unwrap();
+        assert_eq!(session.appraise(&made).unwrap_err().code.as_str(), code);
+    }
+    let later = with(true, Some((2, vec![0x30, 3, 10, 1, 3]))).unwrap_err();
     assert!(matches!(later, FetchError::Unexpected { what: "an OCSP answer that can be kept", .. }), "{later}");
 }
 

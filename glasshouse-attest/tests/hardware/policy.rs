@@ -2,12 +2,19 @@
 
 use std::collections::BTreeSet;
 
-use glasshouse_attest::hardware::{ConfidentialSpaceSession, CpuPolicy, GpuPolicy, HardwarePolicy, MinimumAssurance};
+use glasshouse_attest::hardware::{
+    ConfidentialSpaceSession, CpuPolicy, GpuPolicy, HardwarePolicy, HardwareVerifier, MinimumAssurance,
+};
 use glasshouse_attest::nvidia::{DriverVersion, Feature, VbiosVersion};
 use glasshouse_attest::snp::{Product, SnpPolicy, Tcb};
 use glasshouse_attest::tdx::{DcapPolicy, EnclaveMeasurements, TcbFloor, TdMeasurements};
 use glasshouse_attest::tokens::{ConfidentialSpacePolicy, Hardware, NrasPolicy, Support};
+use glasshouse_attest_gen::{AUDIT_TIME, Platform};
+use glasshouse_core::clock::UnixMillis;
+use glasshouse_core::traits::Verifier as _;
 use serde_json::{Map, Value};
+
+use crate::session::Session;
 
 const SCHEMA: &str = include_str!("../../policy.schema.json");
 const EXAMPLE: &str = include_str!("../../policy.example.json");
@@ -66,7 +73,12 @@ fn full() -> [HardwarePolicy; 3] {
     gpu.devices.minimum_driver = DriverVersion::parse("570.1");
     gpu.devices.minimum_vbios = [("GH100".to_owned(), VbiosVersion::parse("96.00.9F.00.01").unwrap())].into();
     gpu.devices.features = vec![Feature::Spt];
-    let policy = |cpu| HardwarePolicy { cpu, gpu: gpu.clone(), minimum_assurance: MinimumAssurance::CpuTeeGpuCc };
+    let policy = |cpu| HardwarePolicy {
+        cpu,
+        gpu: gpu.clone(),
+        minimum_assurance: MinimumAssurance::CpuTeeGpuCc,
+        dangerous_at: Some(AUDIT_TIME),
+    };
     [CpuPolicy::Tdx(tdx), CpuPolicy::SevSnp(snp), CpuPolicy::ConfidentialSpace(space)].map(policy)
 }
 
@@ -127,6 +139,33 @@ fn the_schema_is_the_types() {
     for policy in full() {
         same_members(&schema, &schema, &serde_json::to_value(&policy).unwrap(), "");
     }
+}
+
+/// A time of one's own is another policy, which every verdict names; without one, the time is the caller's, and a policy
+/// from before there was the member has the digest that it had.
+#[test]
+fn a_time_of_ones_own_is_told() {
+    let session = Session::new(Platform::tdx(1));
+    let made = session.make();
+    let json = serde_json::to_string(&session.policy).unwrap();
+    assert!(!json.contains("dangerous_at"), "{json}");
+    let (plain, twenty_years) = (session.verifier(), 20 * 365 * 86_400_000);
+    let appraise = |verifier: &HardwareVerifier, at| session.appraise_at(verifier, &made, at);
+    let later = UnixMillis(AUDIT_TIME.0 + twenty_years);
+    assert!(appraise(&plain, AUDIT_TIME).unwrap().relaxations.is_empty());
+    assert!(appraise(&plain, later).is_err(), "what the vendors published has run out");
+    let pinned = |at| {
+        let policy = HardwarePolicy { dangerous_at: Some(at), ..session.policy.clone() };
+        HardwareVerifier::new(policy, Platform::roots(), session.collateral.clone()).unwrap()
+    };
+    let kept = pinned(AUDIT_TIME);
+    assert_ne!(kept.policy_digest(), plain.policy_digest());
+    assert_ne!(kept.policy_digest(), pinned(UnixMillis(AUDIT_TIME.0 + 1)).policy_digest());
+    for at in [AUDIT_TIME, later] {
+        let appraisal = appraise(&kept, at).unwrap();
+        assert_eq!(appraisal.relaxations, [format!("dangerous_at {AUDIT_TIME}")]);
+    }
+    assert!(appraise(&pinned(later), AUDIT_TIME).is_err(), "it is as of that time for better and for worse");
 }
 
 #[test]

@@ -37,6 +37,7 @@ impl FakeServices {
             amd: at("/amd"),
             nvidia_rims: at("/nvidia"),
             nvidia_crls: at("/crl"),
+            nvidia_rim_crls: at("/crl-corim"),
             nvidia_ocsp: None,
             jwks: BTreeMap::from([(glasshouse_attest_gen::token::NRAS.to_owned(), at("/jwks.json"))]),
         }

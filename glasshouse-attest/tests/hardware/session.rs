@@ -5,6 +5,7 @@ use glasshouse_attest_gen::{AUDIT_TIME, Platform};
 use glasshouse_core::claims::{
     ANTI_DEBUG_PROFILE, AntiDebug, AntiDebugLevel, Claims, ContainerId, EvidenceKind, ReferenceValues, RuntimeState,
 };
+use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::{CpuEvidence, GpuEvidence, gpu_nonce, report_data};
 use glasshouse_core::fixed::{Digest32, Digest48, Digest64};
 use glasshouse_core::refusal::Refusal;
@@ -70,10 +71,19 @@ impl Session {
     }
 
     pub(crate) fn appraise_by(&self, verifier: &HardwareVerifier, made: &Made) -> Result<Appraisal, Refusal> {
+        self.appraise_at(verifier, made, AUDIT_TIME)
+    }
+
+    pub(crate) fn appraise_at(
+        &self,
+        verifier: &HardwareVerifier,
+        made: &Made,
+        at: UnixMillis,
+    ) -> Result<Appraisal, Refusal> {
         let (claims, reference) = (self.claims(), self.reference_of(verifier));
         let (nonce, data) = (self.nonce(), self.report_data(&made.gpus));
         let binding = Binding { gpu_nonce: &nonce, report_data: &data, reference: &reference, claims: &claims };
-        verifier.appraise(&made.cpu, &made.gpus, &binding, AUDIT_TIME)
+        verifier.appraise(&made.cpu, &made.gpus, &binding, at)
     }
 
     pub(crate) fn claims(&self) -> Claims {

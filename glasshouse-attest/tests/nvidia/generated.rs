@@ -227,9 +227,16 @@ fn revocation() {
     };
     let (root, family) = (CrlDraft::new("device root"), CrlDraft::new("family"));
     let strict = || json!({"require_crls": true});
-    assert!(with(&[root.clone(), family.clone(), CrlDraft::new("stranger")], strict()).is_ok());
-    refused(with(std::slice::from_ref(&root), strict()), codes::CRL);
-    refused(with(std::slice::from_ref(&family), strict()), codes::CRL);
+    // Every issuer that publishes one, in the device's chain and in the chain of who signed its manifests.
+    let every = ["device root", "family", "RIM root", "RIM CA", "RIM L3"].map(CrlDraft::new);
+    assert!(with(&[every.as_slice(), &[CrlDraft::new("stranger")]].concat(), strict()).is_ok());
+    for missing in 0..every.len() {
+        let mut others = every.to_vec();
+        let issuer = others.remove(missing).issuer;
+        let refusal = with(&others, strict()).unwrap_err();
+        assert!(refusal.code == codes::CRL && refusal.seen.contains(issuer), "{refusal}");
+        assert!(with(&others, json!({})).is_ok());
+    }
 
     let revokes = |issuer, serial| CrlDraft { serials: vec![0x77, serial], ..CrlDraft::new(issuer) };
     refused(with(&[revokes("device root", 2)], json!({})), codes::REVOKED);

@@ -42,11 +42,17 @@ fn upper() -> [OcspDraft; 2] {
     [OcspDraft::good("device root", 2), OcspDraft::good("family", 3)]
 }
 
+/// About whoever signed the manifests, from the leaf up.
+fn signers() -> [OcspDraft; 3] {
+    [OcspDraft::good("RIM L3", 9), OcspDraft::good("RIM CA", 8), OcspDraft::good("RIM root", 7)]
+}
+
 #[test]
 fn an_answer_stands_for_a_list() {
     let [family, provisioner] = upper().map(|draft| draft.der());
     let strict = |answers: &[&Vec<u8>], crls: &[Vec<u8>]| {
-        verify(&answers.iter().map(|one| (*one).clone()).collect::<Vec<_>>(), crls, true)
+        let signers = signers().map(|draft| draft.der());
+        verify(&answers.iter().copied().chain(&signers).cloned().collect::<Vec<_>>(), crls, true)
     };
     assert!(strict(&[&family, &provisioner], &[]).is_ok());
     assert!(strict(&[&family], &[CrlDraft::new("family").der()]).is_ok());
@@ -56,6 +62,28 @@ fn an_answer_stands_for_a_list() {
     // Of another certificate of the same issuer, or of another issuer's with the same number: about nobody here.
     for other in [OcspDraft::revoked("device root", 9), OcspDraft::revoked("stranger", 2)] {
         assert!(verify(&[other.der()], &[], false).is_ok());
+    }
+}
+
+#[test]
+fn every_signer_of_a_manifest_is_asked_about() {
+    let devices = upper().map(|draft| draft.der());
+    for missing in 0..signers().len() {
+        let others = signers().into_iter().enumerate().filter(|(i, _)| *i != missing).map(|(_, draft)| draft.der());
+        let answers: Vec<_> = devices.iter().cloned().chain(others).collect();
+        let refusal = verify(&answers, &[], true).unwrap_err();
+        let issuer = &signers()[missing].issuer;
+        assert!(refusal.code == codes::CRL && refusal.seen.contains(issuer.as_str()), "{refusal}");
+        assert!(verify(&answers, &[], false).is_ok(), "asked for only where the policy says so");
+        // The issuer's list does as well.
+        let list = CrlDraft::new(["RIM L3", "RIM CA", "RIM root"][missing]).der();
+        assert!(verify(&answers, &[list], true).is_ok());
+    }
+    for (revoked, at) in signers().iter().zip(0..) {
+        let mut answers: Vec<_> = devices.iter().cloned().chain(signers().map(|draft| draft.der())).collect();
+        assert!(verify(&answers, &[], true).is_ok());
+        answers[devices.len() + at] = OcspDraft::revoked(&revoked.issuer, revoked.serial).der();
+        assert_eq!(verify(&answers, &[], true).unwrap_err().code, codes::RIM_REVOKED);
     }
 }
 

@@ -135,7 +135,8 @@ impl Drop for FakeEntry {
 /// The driver.
 pub(crate) struct FakeGpus {
     pub(crate) machines: Vec<Machine>,
-    pub(crate) state: Option<ConfidentialState>,
+    /// Of each.
+    pub(crate) states: Vec<Option<ConfidentialState>>,
     /// Answers this nonce whatever was asked.
     pub(crate) nonce: Option<[u8; 32]>,
     pub(crate) broken: bool,
@@ -145,8 +146,8 @@ pub(crate) struct FakeGpus {
 
 impl FakeGpus {
     pub(crate) fn of(platform: &Platform) -> Self {
-        let state = Some(ConfidentialState { enabled: true, dev_tools: false });
-        Self { machines: platform.devices.clone(), state, nonce: None, broken: false, bare: false }
+        let states = vec![Some(ConfidentialState { enabled: true, dev_tools: false }); platform.devices.len()];
+        Self { machines: platform.devices.clone(), states, nonce: None, broken: false, bare: false }
     }
 }
 
@@ -155,8 +156,8 @@ impl GpuInterface for FakeGpus {
         Ok(self.machines.len() as u32)
     }
 
-    fn state(&self) -> Result<Option<ConfidentialState>, String> {
-        Ok(self.state)
+    fn state(&self, index: u32) -> Result<Option<ConfidentialState>, String> {
+        Ok(self.states[index as usize])
     }
 
     fn evidence(&self, index: u32, nonce: &[u8; 32]) -> Result<RawEvidence, String> {

@@ -1,14 +1,22 @@
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use glasshouse_attest::hardware::{HardwareVerifier, MinimumAssurance};
 use glasshouse_attest::software::RuntimeStateCell;
 use glasshouse_attest::tee::{ConfidentialState, ConfigFs, TeeAttestor, TeeKind, TsmInterface as _};
 use glasshouse_attest_gen::{AUDIT_TIME, Cpu, Platform};
-use glasshouse_core::claims::{Assurance, ReferenceValues};
+use glasshouse_core::claims::{Assurance, Claims, ReferenceValues};
+use glasshouse_core::clock::Now;
 use glasshouse_core::contract;
 use glasshouse_core::evidence::{CpuEvidence, gpu_nonce, report_data};
-use glasshouse_core::fixed::Digest64;
-use glasshouse_core::traits::{AttestError, Attestor as _, Binding, Verifier as _};
+use glasshouse_core::fixed::{Digest64, Fixed};
+use glasshouse_core::gate::{GateError, LeaseTerms, MemoryGateStore, OwnerConfig, OwnerSession, PackageKey};
+use glasshouse_core::job::{Budget, JobSpec};
+use glasshouse_core::protocol::{ResultKey, SigningSecret};
+use glasshouse_core::secret::Secret;
+use glasshouse_core::segment::{SegmentConfig, SegmentError, SegmentSession};
+use glasshouse_core::traits::{AttestError, Attestor as _, Binding, Device, Verifier as _};
 use glasshouse_core::transcript::sha384;
 
 use crate::fakes::{FakeGpus, FakeKernel, Fault, Written};
@@ -65,16 +73,7 @@ fn evidence_through_the_interfaces_is_accepted() {
         let gpus = attestor.gpu_evidence(&nonce).unwrap();
         let data = report_data(&t, &gpus.digest());
         let cpu = attestor.quote(&data).unwrap();
-        let reference = ReferenceValues {
-            kind: claims.kind,
-            image_digest: None,
-            container: claims.container.clone(),
-            runtime_measurement: claims.runtime_measurement,
-            anti_debug_profile: claims.anti_debug.profile.clone(),
-            anti_debug_level: claims.anti_debug.level,
-            policy_digest: verifier.policy_digest(),
-            minimum_assurance: Assurance::CpuTeeGpuCc,
-        };
+        let reference = reference(&claims, &verifier, Assurance::CpuTeeGpuCc);
         let binding = Binding { gpu_nonce: &nonce, report_data: &data, reference: &reference, claims: &claims };
         let appraisal = verifier.appraise(&cpu, &gpus, &binding, AUDIT_TIME).unwrap();
         assert_eq!(appraisal.assurance, Assurance::CpuTeeGpuCc);
@@ -134,13 +133,135 @@ fn modes_of_gpus() {
     };
     assert_eq!(evidence(|_| {}).unwrap().0.len(), 2);
     assert!(setting.attestor().gpu_evidence(&nonce).unwrap().0.is_empty(), "none were given");
-    assert!(evidence(|gpus| gpus.state = None).unwrap().0.is_empty());
-    assert!(evidence(|g| g.state = Some(ConfidentialState { enabled: false, dev_tools: true })).unwrap().0.is_empty());
+    assert!(evidence(|gpus| gpus.machines.clear()).unwrap().0.is_empty(), "there is none");
     let told = |change| evidence(change).unwrap_err().to_string();
-    assert!(told(|g| g.state = Some(ConfidentialState { enabled: true, dev_tools: true })).contains("dev-tools"));
+    assert!(told(|g| g.states[1] = OPEN).contains("GPU 1: developer tools"));
     assert!(told(|gpus| gpus.nonce = Some([0; 32])).contains("GPU 0: its report answers another nonce"));
     assert!(told(|gpus| gpus.broken = true).contains("the GPU is lost"));
     assert!(told(|gpus| gpus.bare = true).contains("GPU 0: it has no certificate"));
+}
+
+const OPEN: Option<ConfidentialState> = Some(ConfidentialState { enabled: true, dev_tools: true });
+const OFF: Option<ConfidentialState> = Some(ConfidentialState { enabled: false, dev_tools: false });
+
+/// A machine with a CPU TEE and GPUs that do not attest: told by name, refused where the owner asks for confidential GPUs,
+/// and a CPU TEE where not.
+#[test]
+fn gpus_that_are_there_and_do_not_attest() {
+    let setting = Setting::new(Platform::tdx(2));
+    let attestor = |states: [Option<ConfidentialState>; 2]| {
+        let gpus = FakeGpus { states: states.to_vec(), ..FakeGpus::of(&setting.platform) };
+        setting.attestor().gpus(Box::new(gpus))
+    };
+    let on = FakeGpus::of(&setting.platform).states[0];
+    // One that is silent speaks for none of the others, and an unknown mode is not taken for a good one.
+    for (states, says) in [
+        ([OFF, on], "confidential computing is off on GPU 0;"),
+        ([on, OFF], "confidential computing is off on GPU 1;"),
+        ([OFF, OFF], "confidential computing is off on GPU 0, GPU 1;"),
+        ([on, None], ": no confidential computing is known to GPU 1;"),
+        ([None, OFF], "off on GPU 1, and no confidential computing is known to GPU 0;"),
+        ([OFF, OPEN], "off on GPU 0;"),
+    ] {
+        let error = attestor(states).gpu_evidence(&[7; 32].into()).unwrap_err();
+        assert!(matches!(error, AttestError::NotAvailable { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+        contract::attestor(&attestor(states));
+    }
+
+    let attestor = attestor([OFF, OFF]);
+    let released = |minimum, policy_asks| {
+        let mut policy = setting.platform.policy();
+        policy.minimum_assurance = policy_asks;
+        let verifier = HardwareVerifier::new(policy, Platform::roots(), Platform::collateral()).unwrap();
+        let mut session = Released::new(&attestor, minimum, verifier);
+        let evidence = session.attest(&attestor);
+        (evidence.map(|evidence| session.appraise(&evidence)), session)
+    };
+    let asked = |minimum| released(minimum, MinimumAssurance::CpuTeeGpuCc).0;
+    let Err(SegmentError::Attest(error)) = asked(Assurance::CpuTeeGpuCc) else { panic!() };
+    assert!(error.to_string().contains("confidential computing is off on GPU 0"), "{error}");
+    // A package that asks for less than the policy: the gate says it, and where to look for the reason.
+    let refusal = asked(Assurance::CpuTee).unwrap().unwrap_err();
+    assert_eq!(refusal.code(), Some(&glasshouse_attest::hardware::codes::GPU_MISSING));
+    assert!(refusal.to_string().contains("the allocation's log"), "{refusal}");
+    let (verdict, session) = released(Assurance::CpuTee, MinimumAssurance::CpuTee);
+    assert_eq!(verdict.unwrap().unwrap(), Assurance::CpuTee);
+    let told = session.runtime.without_gpus().unwrap().to_string();
+    assert!(told.contains("confidential computing is off on GPU 0, GPU 1"), "{told}");
+}
+
+/// Both sides of one session, over the real gate.
+struct Released {
+    runtime: SegmentSession,
+    owner: OwnerSession,
+}
+
+impl Released {
+    fn new(attestor: &TeeAttestor, minimum: Assurance, verifier: HardwareVerifier) -> Self {
+        let claims = attestor.measure().unwrap();
+        let (session, gate_key) = (Fixed([1; 32]), Arc::new(SigningSecret::random().unwrap()));
+        let runtime = SegmentSession::new(SegmentConfig {
+            session,
+            gate_key: gate_key.public(),
+            launch_secret: Secret::take(&mut [2; 32]),
+            package_digest: Fixed([3; 48]),
+            manifest_digest: Fixed([4; 48]),
+        });
+        let config = OwnerConfig {
+            session,
+            gate_key,
+            result_key: Arc::new(ResultKey::random().unwrap()),
+            launch_secret: Arc::new(Secret::take(&mut [2; 32])),
+            package: PackageKey {
+                package_digest: Fixed([3; 48]),
+                manifest_digest: Fixed([4; 48]),
+                data_key: Secret::take(&mut [5; 32]),
+            },
+            job: JobSpec {
+                workload: "none".to_owned(),
+                device: Device::Cpu,
+                warmup_units: 0,
+                budget: Budget::Units(1),
+                progress_millis: 1,
+                export: false,
+            },
+            reference: reference(&claims, &verifier, minimum),
+            lease: LeaseTerms { ttl: Duration::from_secs(60), max_units: None },
+            challenge_ttl: Duration::from_secs(60),
+            max_skew: Duration::from_secs(60),
+            max_challenges: 3,
+        };
+        let store = Arc::new(MemoryGateStore::default());
+        Self { runtime, owner: OwnerSession::new(config, store, Arc::new(verifier)).unwrap() }
+    }
+
+    fn attest(&mut self, attestor: &TeeAttestor) -> Result<Vec<u8>, SegmentError> {
+        let challenge = self.owner.challenge(now()).unwrap();
+        self.runtime.challenge(&challenge, attestor, now())
+    }
+
+    fn appraise(&mut self, evidence: &[u8]) -> Result<Assurance, GateError> {
+        self.owner.evidence(evidence, now())?;
+        Ok(self.owner.verdict().unwrap().appraisal.assurance)
+    }
+}
+
+fn now() -> Now {
+    Now { wall: AUDIT_TIME, boot: Duration::from_secs(9) }
+}
+
+fn reference(claims: &Claims, verifier: &HardwareVerifier, minimum_assurance: Assurance) -> ReferenceValues {
+    ReferenceValues {
+        kind: claims.kind,
+        image_digest: None,
+        container: claims.container.clone(),
+        runtime_measurement: claims.runtime_measurement,
+        anti_debug_profile: claims.anti_debug.profile.clone(),
+        anti_debug_level: claims.anti_debug.level,
+        policy_digest: verifier.policy_digest(),
+        minimum_assurance,
+    }
 }
 
 #[test]

@@ -114,6 +114,7 @@ mod tests {
             zeroizer,
             regions,
             allocator_bytes: None,
+            large_blocks: None,
             unlocked_bytes: 0,
             key_memory: crate::secret::KeyMemory::Locked,
             swapped_bytes: None,

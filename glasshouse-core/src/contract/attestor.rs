@@ -4,8 +4,9 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use super::{clause, promised};
 use crate::Attestor;
 use crate::claims::{Claims, EvidenceKind};
-use crate::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, eat_nonce};
+use crate::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, GpuEvidence, eat_nonce};
 use crate::fixed::{Digest32, Digest64};
+use crate::traits::AttestError;
 
 /// Checks an [`Attestor`] on a machine where it works.
 ///
@@ -35,8 +36,14 @@ pub fn attestor(attestor: &dyn Attestor) {
 
     let counts = [[1; 32], [2; 32]].map(|nonce| {
         let nonce = Digest32::from(nonce);
-        let gpus =
-            promised("gpu_evidence answers, with an empty list where there is no GPU", attestor.gpu_evidence(&nonce));
+        let gpus = match attestor.gpu_evidence(&nonce) {
+            // There are GPUs, and this machine cannot have them attest.
+            Err(AttestError::NotAvailable { why, .. }) => {
+                clause("gpu_evidence says which GPU cannot attest and why", !why.is_empty(), "it says nothing");
+                GpuEvidence::default()
+            }
+            answer => promised("gpu_evidence answers, with an empty list where there is no GPU", answer),
+        };
         for device in &gpus.0 {
             clause("every report carries the nonce given", holds_nonce(device, &nonce), device.kind.as_str());
         }
@@ -107,9 +114,7 @@ fn holds(bytes: &[u8], needle: &[u8]) -> bool {
 mod tests {
     use super::*;
     use crate::claims::{ANTI_DEBUG_PROFILE, AntiDebug, AntiDebugLevel, ContainerId, RuntimeState};
-    use crate::evidence::GpuEvidence;
     use crate::fixed::{Blob, PublicKey32};
-    use crate::traits::AttestError;
 
     /// An attestor that keeps the contract, with a switch for each way to break it.
     #[derive(Default)]
@@ -118,6 +123,8 @@ mod tests {
         ignores_report_data: bool,
         says_tdx: bool,
         fixed_gpu_nonce: bool,
+        /// Its GPU cannot attest, for this reason.
+        silent_gpu: Option<&'static str>,
     }
 
     impl Attestor for Simple {
@@ -141,6 +148,9 @@ mod tests {
         }
 
         fn gpu_evidence(&self, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
+            if let Some(why) = self.silent_gpu {
+                return Err(AttestError::NotAvailable { what: "evidence", why: why.to_owned() });
+            }
             let nonce = if self.fixed_gpu_nonce { [9; 32] } else { nonce.0 };
             let report = Blob([&[0x11, 0xe0, 1, 0xff][..], &nonce, &[0; 100]].concat());
             Ok(GpuEvidence(vec![DeviceEvidence {
@@ -167,6 +177,13 @@ mod tests {
     #[test]
     fn a_good_one_passes() {
         attestor(&Simple::default());
+        attestor(&Simple { silent_gpu: Some("it is off on GPU 0"), ..Simple::default() });
+    }
+
+    #[test]
+    #[should_panic(expected = "clause `gpu_evidence says which GPU cannot attest and why`")]
+    fn a_gpu_that_is_left_out_without_a_word() {
+        attestor(&Simple { silent_gpu: Some(""), ..Simple::default() });
     }
 
     #[test]

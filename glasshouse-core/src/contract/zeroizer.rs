@@ -211,6 +211,7 @@ mod tests {
                 zeroizer: "simple".into(),
                 regions: lines,
                 allocator_bytes: None,
+                large_blocks: None,
                 unlocked_bytes: 0,
                 key_memory: crate::secret::KeyMemory::MemfdSecret,
                 swapped_bytes: None,

@@ -1,5 +1,8 @@
 //! The host's memory after a run: an allocator that wipes what is freed, and a zeroizer that wipes and checks the rest.
 
+mod large_blocks;
+mod reserved;
+mod slots;
 mod zero_on_free;
 mod zeroizer;
 

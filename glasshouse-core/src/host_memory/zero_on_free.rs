@@ -1,9 +1,13 @@
-//! The zero-on-free global allocator. The only file of this folder with `unsafe`.
+//! The zero-on-free global allocator.
 #![allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait over raw pointers
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::large_blocks;
+use super::slots::LARGE;
+use crate::traits::LargeBlocks;
 
 /// A global allocator that wipes every block before it is freed, and never lets a growing block leave its old bytes
 /// behind. It covers what secret types cannot: tensors, tokenizers, serializers, the insides of dependencies.
@@ -22,6 +26,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// The cost is a `memset` of each block: some 4 ns for a small one, and below 10 % of what it took to fill and free a
 /// block of megabytes. Two things cost more than that: growing copies, where `realloc` could have moved pages (reserve
 /// ahead), and a large block that was never written is faulted in by the wipe.
+///
+/// [`guard_large_blocks`](ZeroOnFree::guard_large_blocks) gives blocks of 64 KiB and more pages of their own, which core
+/// dumps leave out and which are locked as far as the limit allows. Smaller ones are wiped and no more than that: they
+/// share pages with whatever else the program has.
 ///
 /// Not covered: memory that C libraries take with `malloc` themselves, and stacks.
 pub struct ZeroOnFree<A = System> {
@@ -47,6 +55,26 @@ impl ZeroOnFree {
         })
     }
 
+    /// From now on, and for as long as the process lives, blocks of 64 KiB and more lie in pages of their own: left out of
+    /// core dumps, and locked (as they are touched) as far as `ulimit -l` allows, of which they take half at most. What could
+    /// not be had is counted, see [`large_blocks`](Self::large_blocks).
+    ///
+    /// A protected segment begins with it; owners, agents and raw segments do without, and pay nothing. Linux; elsewhere
+    /// every block stays an ordinary one, and is counted as such.
+    pub fn guard_large_blocks() {
+        large_blocks::begin();
+    }
+
+    /// What became of large blocks since [`guard_large_blocks`](Self::guard_large_blocks); nothing without it.
+    pub fn large_blocks() -> Option<LargeBlocks> {
+        large_blocks::tally()
+    }
+
+    /// Whether a block lies in pages of its own. An allocator that is put before this one has to hand such a block on.
+    pub fn guards(block: *const u8) -> bool {
+        large_blocks::holds(block)
+    }
+
     /// Bytes wiped on free since the program began.
     pub fn wiped_bytes() -> u64 {
         WIPED.iter().fold(0, |sum, shard| sum.wrapping_add(shard.0.load(Relaxed)))
@@ -66,32 +94,56 @@ impl<A> ZeroOnFree<A> {
     }
 }
 
-// SAFETY: every block comes from `inner` with the layout asked for and goes back to it with the same layout; in between
-// it is only written within that layout. No method unwinds unless `inner` does.
+// SAFETY: every block comes from `inner` with the layout asked for and goes back to it with the same layout, or is a large
+// one in pages of its own, as its address tells; in between it is only written within that layout. No method unwinds unless
+// `inner` does.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= LARGE
+            && let Some(block) = large_blocks::take(layout)
+        {
+            return block.as_ptr();
+        }
         // SAFETY: the caller's promise (a layout of non-zero size) is passed on.
         unsafe { self.inner.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.size() >= LARGE
+            && let Some(block) = large_blocks::take(layout)
+        {
+            return block.as_ptr(); // fresh pages, or wiped ones
+        }
         // SAFETY: the caller's promise is passed on. The system's fresh pages stay untouched.
         unsafe { self.inner.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller gives up a block of this layout that came from `alloc` here, and with that from `inner`.
+        // SAFETY: the caller gives up a block of this layout that came from `alloc` here, and with that from `inner` or from
+        // the large blocks.
         unsafe {
             wipe(block, layout.size());
-            self.inner.dealloc(block, layout);
+            if layout.size() >= LARGE && large_blocks::holds(block) {
+                large_blocks::give_back(block, layout.size());
+            } else {
+                self.inner.dealloc(block, layout);
+            }
         }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: a large block of the caller's.
+        if layout.size() >= LARGE && unsafe { large_blocks::resize(block, layout.size(), new_size) } {
+            if let Some(lost) = layout.size().checked_sub(new_size) {
+                // SAFETY: what the block lost was the caller's until now, and nobody else's before the block is freed.
+                unsafe { wipe(block.add(new_size), lost) };
+            }
+            return block;
+        }
         // SAFETY: the caller promises that `new_size`, rounded up to the alignment, does not overflow `isize`.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         // SAFETY: `new_size` is not zero, by the caller's promise.
-        let new_block = unsafe { self.inner.alloc(new_layout) };
+        let new_block = unsafe { self.alloc(new_layout) };
         if !new_block.is_null() {
             // SAFETY: both blocks are live, distinct, and at least the smaller size long; the old one is given up.
             unsafe {

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::ZeroOnFree;
 use crate::secret::{KeyMemory, Ledger, Secret, SecretBuffer, Tally};
-use crate::traits::{Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
+use crate::traits::{LargeBlocks, Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
 
 /// The line by which a receipt of the host alone says so; a zeroizer that wipes a device too takes it out.
 pub const DEVICE_MEMORY_NOT_COVERED: &str = "memory of GPUs and other devices: only the host's memory was wiped";
@@ -73,14 +73,16 @@ impl Zeroizer for HostZeroizer {
         }
         let swapped_bytes = swapped_bytes();
         let installed = ZeroOnFree::is_installed();
+        let large_blocks = ZeroOnFree::large_blocks().filter(|_| installed);
         Ok(Receipt {
             zeroizer: self.name().to_owned(),
             regions,
             allocator_bytes: installed.then(ZeroOnFree::wiped_bytes),
+            large_blocks,
             unlocked_bytes: tally.unlocked_peak,
             key_memory: tally.key_memory,
             swapped_bytes,
-            not_covered: not_covered(&tally, installed, swapped_bytes),
+            not_covered: not_covered(&tally, installed, large_blocks, swapped_bytes),
             millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -141,7 +143,12 @@ fn holders(tally: &Tally) -> String {
 }
 
 /// What this receipt cannot speak for, a sentence each.
-fn not_covered(tally: &Tally, allocator_installed: bool, swapped: Option<u64>) -> Vec<String> {
+fn not_covered(
+    tally: &Tally,
+    allocator_installed: bool,
+    large: Option<LargeBlocks>,
+    swapped: Option<u64>,
+) -> Vec<String> {
     let mut lines = Vec::new();
     if !allocator_installed {
         lines.push(
@@ -149,6 +156,9 @@ fn not_covered(tally: &Tally, allocator_installed: bool, swapped: Option<u64>) -
              (#[global_allocator] static ALLOCATOR: ZeroOnFree)"
                 .to_owned(),
         );
+    }
+    if allocator_installed {
+        lines.extend(ordinary_memory(large));
     }
     if tally.session_keys > 0 {
         lines.push(format!(
@@ -176,6 +186,31 @@ fn not_covered(tally: &Tally, allocator_installed: bool, swapped: Option<u64>) -
     }
     lines.push(DEVICE_MEMORY_NOT_COVERED.to_owned());
     lines.push(STACKS_AND_KERNEL.to_owned());
+    lines
+}
+
+/// What the allocator wiped when it was freed, and no more than that.
+fn ordinary_memory(large: Option<LargeBlocks>) -> Vec<String> {
+    let unguarded = "wiped when freed, but neither locked in memory nor left out of core dumps";
+    let Some(large) = large else {
+        return vec![format!("the program's own memory while in use: {unguarded} (ZeroOnFree::guard_large_blocks)")];
+    };
+    let from = large.from_bytes;
+    let mut lines =
+        vec![format!("blocks of the program's allocator below {from} bytes, a tokenizer's among them: {unguarded}")];
+    if large.ordinary_bytes > 0 {
+        lines.push(format!(
+            "{} bytes of larger blocks, all together, had no pages of their own: {unguarded}",
+            large.ordinary_bytes
+        ));
+    }
+    if large.unlocked_peak_bytes > 0 {
+        lines.push(format!(
+            "swap: at most {} bytes of blocks from {from} bytes on could not be locked in memory at a time; raise the limit \
+             (ulimit -l)",
+            large.unlocked_peak_bytes
+        ));
+    }
     lines
 }
 
@@ -273,13 +308,21 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_line() {
-        let lines = |tally, installed, swapped| not_covered(&tally, installed, swapped);
-        let always = [DEVICE_MEMORY_NOT_COVERED, STACKS_AND_KERNEL];
-        assert_eq!(lines(Tally::default(), true, Some(0)), always);
+        let guarded = LargeBlocks { from_bytes: 65_536, peak_bytes: 9, ..LargeBlocks::default() };
+        let small = "blocks of the program's allocator below 65536 bytes, a tokenizer's among them: wiped when freed, but \
+                     neither locked in memory nor left out of core dumps";
+        let always = [small, DEVICE_MEMORY_NOT_COVERED, STACKS_AND_KERNEL];
+        assert_eq!(not_covered(&Tally::default(), true, Some(guarded), Some(0)), always);
+        let lines = |large| not_covered(&Tally::default(), true, large, Some(0));
+        assert!(lines(None)[0].starts_with("the program's own memory while in use"));
+        assert!(lines(Some(LargeBlocks { ordinary_bytes: 5, ..guarded }))[1].starts_with("5 bytes of larger blocks"));
+        let unlocked = lines(Some(LargeBlocks { unlocked_peak_bytes: 7, ..guarded }));
+        assert!(unlocked[1].starts_with("swap: at most 7 bytes of blocks from 65536"), "{unlocked:?}");
+        let lines = |tally: Tally, swapped| not_covered(&tally, true, Some(guarded), swapped).swap_remove(1);
         let unlocked = Tally { unlocked_peak: 5, ..Tally::default() };
-        assert!(lines(unlocked, true, Some(0))[0].contains("at most 5 secret bytes"));
-        assert!(lines(Tally::default(), true, Some(4096))[0].starts_with("4096 bytes of this process in swap"));
-        assert!(lines(Tally::default(), true, None)[0].contains("could not be read"));
+        assert!(lines(unlocked, Some(0)).contains("at most 5 secret bytes"));
+        assert!(lines(Tally::default(), Some(4096)).starts_with("4096 bytes of this process in swap"));
+        assert!(lines(Tally::default(), None).contains("could not be read"));
     }
 
     #[test]

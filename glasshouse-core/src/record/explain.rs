@@ -124,11 +124,20 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
             let freed = format!("{bytes} bytes by the zero-on-free allocator, as they were freed");
             out.claim(RuntimeAsserted, "wiped on free", &freed);
         }
+        if let Some(large) = receipt.large_blocks {
+            let text = format!(
+                "blocks of {} bytes and more: at most {} bytes at a time in pages that core dumps leave out, {} of them not \
+                 locked; {} bytes, all together, in ordinary memory",
+                large.from_bytes, large.peak_bytes, large.unlocked_peak_bytes, large.ordinary_bytes
+            );
+            out.claim(RuntimeAsserted, "memory", &text);
+        }
         if let Some(bytes) = receipt.swapped_bytes.filter(|bytes| *bytes > 0) {
             out.claim(RuntimeAsserted, "in swap", &format!("{bytes} bytes of the process"));
         }
         if receipt.unlocked_bytes > 0 {
-            let unlocked = format!("{} secret bytes could not be locked in memory", receipt.unlocked_bytes);
+            let unlocked =
+                format!("{} bytes of keys and package plaintext could not be locked in memory", receipt.unlocked_bytes);
             out.claim(RuntimeAsserted, "not locked", &unlocked);
         }
         if receipt.key_memory == KeyMemory::MemfdSecret {

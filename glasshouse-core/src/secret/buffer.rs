@@ -64,7 +64,8 @@ impl WipeTarget for SecretBuffer {
         Ok(())
     }
     fn is_wiped(&self) -> Result<bool, ZeroizeError> {
-        Ok(self.iter().all(|b| *b == 0))
+        // A block at a time, so that the processor compares many bytes at once.
+        Ok(self.chunks(1024).all(|block| block.iter().fold(0, |seen, byte| seen | byte) == 0))
     }
 }
 

@@ -9,9 +9,9 @@
 use std::mem;
 
 use crate::channel::{RuntimeChannel, genesis};
-use crate::claims::Claims;
+use crate::claims::{Assurance, Claims};
 use crate::clock::Now;
-use crate::evidence::{gpu_nonce, report_data};
+use crate::evidence::{GpuEvidence, gpu_nonce, report_data};
 use crate::fixed::{Digest48, Nonce32, PublicKey32};
 use crate::job::JobSpec;
 use crate::protocol::{
@@ -86,15 +86,25 @@ enum State {
 pub struct SegmentSession {
     config: SegmentConfig,
     state: State,
+    without_gpus: Option<AttestError>,
 }
 
 impl SegmentSession {
     /// A session that waits for its challenge.
     pub const fn new(config: SegmentConfig) -> Self {
-        Self { config, state: State::Waiting }
+        Self { config, state: State::Waiting, without_gpus: None }
+    }
+
+    /// Why the latest evidence is without this machine's GPUs, where it is: they cannot attest, and the owner does not ask
+    /// for it. For the log: the owner sees no GPU in the evidence, and nothing of the reason.
+    pub const fn without_gpus(&self) -> Option<&AttestError> {
+        self.without_gpus.as_ref()
     }
 
     /// Answers a challenge with evidence, under fresh keys. A later challenge before the release replaces the answer.
+    ///
+    /// GPUs that cannot attest ([`AttestError::NotAvailable`]) are left out where the challenge asks for less than confidential
+    /// GPUs; [`without_gpus`](Self::without_gpus) says so.
     ///
     /// # Errors
     /// `gate-key-foreign`, `signature-invalid`, `session-mismatch`, `out-of-order`, `message-…`; or the attestor's.
@@ -107,8 +117,9 @@ impl SegmentSession {
         let runtime_key = RuntimeKey::random().map_err(|_| SegmentError::NoRandomness)?;
         let event_key = SigningSecret::random().map_err(|_| SegmentError::NoRandomness)?;
         let claims = attestor.measure()?;
-        let message =
+        let (message, without_gpus) =
             self.evidence_message(&signed.digest(), &challenge, claims, &runtime_key, &event_key, attestor, now)?;
+        self.without_gpus = without_gpus;
         let signed = Signed::sign(&message, &event_key);
         let (t, evidence) = (message.t, signed.digest());
         self.state = State::Attested(Box::new(Attested { challenge, runtime_key, event_key, t, evidence, at: now }));
@@ -205,7 +216,7 @@ impl SegmentSession {
         event_key: &SigningSecret,
         attestor: &dyn Attestor,
         now: Now,
-    ) -> Result<EvidenceMessage, SegmentError> {
+    ) -> Result<(EvidenceMessage, Option<AttestError>), SegmentError> {
         let config = &self.config;
         let (hpke_key, event_key) = (runtime_key.public(), event_key.public());
         let t = transcript_hash(&TranscriptFields {
@@ -221,9 +232,14 @@ impl SegmentSession {
         });
         let launch = LaunchKeys::new(&config.launch_secret, config.session);
         // GPUs first: the CPU's quote covers their reports.
-        let gpus = attestor.gpu_evidence(&gpu_nonce(&t))?;
+        let (gpus, without_gpus) = match attestor.gpu_evidence(&gpu_nonce(&t)) {
+            Err(silent @ AttestError::NotAvailable { .. }) if challenge.minimum_assurance < Assurance::CpuTeeGpuCc => {
+                (GpuEvidence::default(), Some(silent))
+            }
+            answer => (answer?, None),
+        };
         let cpu = attestor.quote(&report_data(&t, &gpus.digest()))?;
-        Ok(EvidenceMessage {
+        let message = EvidenceMessage {
             session: config.session,
             nonce: challenge.nonce,
             challenge: *challenge_digest,
@@ -239,6 +255,7 @@ impl SegmentSession {
             keys_mac: launch.mac_keys(&challenge.nonce, &hpke_key, &event_key),
             cpu,
             gpus,
-        })
+        };
+        Ok((message, without_gpus))
     }
 }

@@ -45,8 +45,9 @@ pub enum AttestError {
 /// # Contract
 /// - `measure` reads the machine at each call and returns what it read, never what was configured.
 /// - `quote` binds all 64 bytes of `report_data`; equal inputs may give different bytes, but always verifiable ones.
-/// - `gpu_evidence` answers with an empty list where there is no confidential GPU, and with an error when one is there
-///   and does not answer. Every report in the answer carries the nonce given.
+/// - `gpu_evidence` answers with an empty list where there is no GPU, with [`AttestError::NotAvailable`] where there is one
+///   that cannot attest, saying which and why, and with another error when one can and does not answer. Every report in the
+///   answer carries the nonce given.
 /// - `measure().kind` is the kind of the evidence that `quote` returns.
 /// - No call has side effects beyond making the evidence; none blocks longer than the hardware does.
 ///
@@ -55,7 +56,8 @@ pub trait Attestor: Send + Sync {
     /// What this machine and program are.
     fn measure(&self) -> Result<Claims, AttestError>;
 
-    /// Evidence of every confidential GPU and switch over one nonce.
+    /// Evidence of every confidential GPU and switch over one nonce. [`AttestError::NotAvailable`] ends a session whose owner
+    /// asks for confidential GPUs; any other goes on without them.
     fn gpu_evidence(&self, nonce: &Digest32) -> Result<GpuEvidence, AttestError>;
 
     /// The CPU's quote over `report_data`. Called last.

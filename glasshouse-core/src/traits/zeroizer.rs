@@ -12,9 +12,10 @@ pub trait WipeTarget: Send {
     fn is_wiped(&self) -> Result<bool, ZeroizeError>;
 }
 
-/// Values for which all bits zero is what wiping leaves: what a workload keeps in boxed slices.
+/// Values for which all bits zero is what wiping leaves: what a workload keeps in boxed slices. They are read back a block
+/// at a time: the processor then compares many at once, and what was wiped is read as fast as memory is.
 macro_rules! boxed_slices {
-    ($($type:ty: $is_zero:expr;)*) => { $(
+    ($($type:ty: $bits:expr;)*) => { $(
         impl WipeTarget for Box<[$type]> {
             fn bytes(&self) -> u64 {
                 u64::try_from(size_of_val::<[$type]>(self)).unwrap_or(u64::MAX)
@@ -24,16 +25,16 @@ macro_rules! boxed_slices {
                 Ok(())
             }
             fn is_wiped(&self) -> Result<bool, ZeroizeError> {
-                Ok(self.iter().all($is_zero))
+                Ok(self.chunks(1024).all(|block| block.iter().fold(0, |seen, value| seen | $bits(*value)) == 0))
             }
         }
     )* };
 }
 
 boxed_slices! {
-    u8: |v| *v == 0;
-    u32: |v| *v == 0;
-    f32: |v| v.to_bits() == 0; // -0.0 == 0.0, but its bits are not zero
+    u8: std::convert::identity;
+    u32: std::convert::identity;
+    f32: f32::to_bits; // -0.0 == 0.0, but its bits are not zero
 }
 
 /// A region with a name for the receipt.
@@ -106,6 +107,22 @@ pub struct WipedRegion {
     pub verification: String,
 }
 
+/// What became of the large blocks of the program's allocator: tensors, files that were read, batches. In bytes as the program
+/// asked for them, whatever it put into them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LargeBlocks {
+    /// From which size on a block was large. Smaller ones were wiped when they were freed, and neither locked nor left out of
+    /// core dumps.
+    pub from_bytes: u64,
+    /// Alive in pages of their own, which core dumps leave out: the most at one time.
+    pub peak_bytes: u64,
+    /// Of these, not locked in memory: the most at one time.
+    pub unlocked_peak_bytes: u64,
+    /// Those that had no pages of their own, neither locked nor left out of core dumps: all together since the segment began.
+    pub ordinary_bytes: u64,
+}
+
 /// What was wiped, how, how it was checked, and what is not covered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -116,7 +133,11 @@ pub struct Receipt {
     pub regions: Vec<WipedRegion>,
     /// Bytes wiped by the zero-on-free allocator since the segment began; absent when it is not installed.
     pub allocator_bytes: Option<u64>,
-    /// Secret bytes that could not be locked in memory: the most at one time.
+    /// What became of the allocator's large blocks; absent where they were not guarded, and in receipts from before it was
+    /// said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_blocks: Option<LargeBlocks>,
+    /// Bytes of keys and package plaintext that could not be locked in memory: the most at one time.
     pub unlocked_bytes: u64,
     /// Where the keys were; absent when there were none, and in receipts from before it was said.
     #[serde(default, skip_serializing_if = "KeyMemory::is_none")]

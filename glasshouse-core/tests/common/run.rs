@@ -12,7 +12,7 @@ use glasshouse_core::overhead::{
     self, Attestation, Cleanup, Label, Measurement, Mode, Order, Protection, RateInterval, SegmentKind, SegmentSample,
 };
 use glasshouse_core::record::{CleanupProof, EvidenceRecord, Moment, RawSegmentRecord, SessionRecord, VERSION};
-use glasshouse_core::traits::{ClaimSource, Device, LabelledClaim, Progress, Receipt, Unit, WipedRegion};
+use glasshouse_core::traits::{ClaimSource, Device, LabelledClaim, LargeBlocks, Progress, Receipt, Unit, WipedRegion};
 
 use super::{World, now};
 
@@ -86,6 +86,12 @@ pub fn all_bodies(script: &Script, units: u64) -> Vec<EventBody> {
                     verification: "read back".into(),
                 }],
                 allocator_bytes: Some(4096),
+                large_blocks: Some(LargeBlocks {
+                    from_bytes: 65_536,
+                    peak_bytes: 9,
+                    unlocked_peak_bytes: 7,
+                    ordinary_bytes: 5,
+                }),
                 unlocked_bytes: 0,
                 key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
                 swapped_bytes: Some(0),

@@ -1,4 +1,5 @@
-//! One executable, three roles: the owner's tool, the agent on an allocation, and each segment it starts.
+//! One executable, three roles: the owner's tool, the agent on an allocation, and each segment it starts; and helpers that a
+//! segment starts for what it can no longer do itself.
 
 mod launch;
 mod registry;
@@ -11,6 +12,7 @@ pub use launch::{LaunchError, agent_environment};
 pub use registry::{DeviceFacts, Registry, SegmentContext};
 
 use std::io::Write as _;
+use std::process::Command;
 
 use glasshouse_core::anti_debug;
 use glasshouse_core::claims::AntiDebugLevel;
@@ -20,22 +22,48 @@ use glasshouse_core::claims::AntiDebugLevel;
 /// Call it first thing in `main`, before any argument is read and before any async runtime exists. In the agent's and
 /// in a segment's process it does not return: it serves, then exits.
 pub fn serve_if_launched(registry: Registry) {
-    let code = match std::env::var(ROLE_VARIABLE).as_deref() {
+    let role = match std::env::var(ROLE_VARIABLE) {
         Err(std::env::VarError::NotPresent) => return,
-        Ok(role @ ("agent" | "segment")) => match (harden(), role) {
-            (Err(e), _) => {
-                note(format_args!("this {role} cannot start: {e}"));
-                1
-            }
-            (Ok(()), "agent") => crate::agent::main(),
-            (Ok(()), _) => crate::segment::main(&registry),
+        role => role.unwrap_or_default(),
+    };
+    let main: &dyn Fn() -> i32 = match role.as_str() {
+        "agent" => &crate::agent::main,
+        "segment" => &|| crate::segment::main(&registry),
+        other => match registry.find_helper(other) {
+            Some(helper) => &|| help(helper),
+            None => &|| {
+                note(format_args!("{ROLE_VARIABLE} is no role of this program; unset it to run it yourself"));
+                64 // EX_USAGE
+            },
         },
-        _ => {
-            note(format_args!("{ROLE_VARIABLE} is neither agent nor segment; unset it to run this program yourself"));
-            64 // EX_USAGE
+    };
+    let code = match harden() {
+        Ok(()) => main(),
+        Err(e) => {
+            note(format_args!("this {role} cannot start: {e}"));
+            1
         }
     };
     std::process::exit(code)
+}
+
+/// A helper outlives nobody: it ends with the thread that started it and waits for it.
+fn help(helper: &dyn Fn() -> i32) -> i32 {
+    match rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
+        Ok(()) => helper(),
+        Err(e) => {
+            note(format_args!("this helper cannot start: {e}"));
+            1
+        }
+    }
+}
+
+/// The command that starts this executable again as the helper of that name: hardened as a segment is before it runs, with
+/// its environment, and nothing of its memory.
+pub fn helper_command(name: &str) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(format!("glasshouse-{name}")).env(ROLE_VARIABLE, name);
+    command
 }
 
 /// Before a byte of the launch is read, which begins with the launch secret. A level that asks for more is for the

@@ -52,6 +52,7 @@ pub struct DeviceFacts {
 type MakeWorkload = Box<dyn Fn() -> Box<dyn Workload> + Send + Sync>;
 type MakeAttestor = Box<dyn Fn(&SegmentContext) -> Result<Box<dyn Attestor>, AttestError> + Send + Sync>;
 type MakeZeroizer = Box<dyn Fn(Device) -> Option<Box<dyn Zeroizer>> + Send + Sync>;
+type Helper = Box<dyn Fn() -> i32 + Send + Sync>;
 type ProbeDevice = Box<dyn Fn(Device) -> Option<DeviceFacts> + Send + Sync>;
 
 /// What this executable can do when it is launched as a segment.
@@ -61,6 +62,7 @@ pub struct Registry {
     attestors: BTreeMap<EvidenceKind, MakeAttestor>,
     zeroizers: Vec<MakeZeroizer>,
     probes: Vec<ProbeDevice>,
+    helpers: BTreeMap<&'static str, Helper>,
 }
 
 impl Registry {
@@ -106,6 +108,19 @@ impl Registry {
     pub fn device_probe(mut self, probe: impl Fn(Device) -> Option<DeviceFacts> + Send + Sync + 'static) -> Self {
         self.probes.push(Box::new(probe));
         self
+    }
+
+    /// Adds a helper: what a process of this executable does, and its exit code, when it is started by
+    /// [`helper_command`](super::helper_command). It is hardened as a segment is, and ends with whoever started it. Helpers
+    /// that are named as the other roles are (`agent`, `segment`) are never run.
+    #[must_use]
+    pub fn helper(mut self, name: &'static str, main: impl Fn() -> i32 + Send + Sync + 'static) -> Self {
+        self.helpers.insert(name, Box::new(main));
+        self
+    }
+
+    pub(crate) fn find_helper(&self, name: &str) -> Option<&(dyn Fn() -> i32 + Send + Sync)> {
+        self.helpers.get(name).map(AsRef::as_ref)
     }
 
     pub(crate) fn make_workload(&self, name: &str) -> Option<Box<dyn Workload>> {

@@ -375,6 +375,7 @@ mod tests {
             zeroizer: "host".to_owned(),
             regions: Vec::new(),
             allocator_bytes: None,
+            large_blocks: None,
             unlocked_bytes: 0,
             key_memory: Default::default(),
             swapped_bytes: None,

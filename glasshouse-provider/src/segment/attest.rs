@@ -21,6 +21,7 @@ use super::finish::Held;
 use super::run::{Order, Segment, SegmentFailure, Source};
 use crate::clock;
 use crate::frames::{Answer, ToSegment};
+use crate::roles::note;
 use crate::wire::SegmentStep;
 
 /// Answers challenges until a release opens. Refusals go back to the gate, which may try again.
@@ -52,6 +53,11 @@ pub(super) fn attest(
                 match session.challenge(&challenge.0, attestor, clock::now()) {
                     Ok(evidence) => {
                         attested = clock::boot();
+                        if let Some(silent) = session.without_gpus() {
+                            note(format_args!(
+                                "{silent}; the owner does not ask for it: this is the CPU's evidence alone"
+                            ));
+                        }
                         segment.enter(SegmentStep::AwaitRelease);
                         segment.port.answer(question, Answer::Evidence(Blob(evidence)));
                     }

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use glasshouse_core::channel::{EventBody, Outcome, Phase, RuntimeChannel};
 use glasshouse_core::claims::RuntimeState;
 use glasshouse_core::fixed::PublicKey32;
+use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::JobSpec;
 use glasshouse_core::package::PackageDigests;
 use glasshouse_core::protocol::decode;
@@ -182,7 +183,11 @@ impl Segment<'_> {
         let attestor: Box<dyn Attestor> =
             self.registry.make_attestor(kind, &self.context).ok_or(SegmentFailure::NoAttestor(kind))??;
         match self.start.mode {
-            SegmentMode::Protected => attest(self, secret, attestor.as_ref(), held),
+            SegmentMode::Protected => {
+                // Before there is anything to protect, and not in raw segments, which are what this is compared with.
+                ZeroOnFree::guard_large_blocks();
+                attest(self, secret, attestor.as_ref(), held)
+            }
             SegmentMode::Raw => {
                 let order = self.start.job.as_ref().map_or(&[][..], |order| &order.0);
                 let order: RawOrder = decode("raw order", order, RawOrder::LIMIT)?;

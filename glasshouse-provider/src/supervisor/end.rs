@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::money::Ledger;
 use super::pause::{from_now, pause};
 use super::{Journal, OpenEntry, Patience, SupervisorError};
-use crate::clock;
+use crate::clock::Steady;
 
 /// What everything that ends allocations shares.
 #[derive(Clone)]
@@ -28,7 +28,9 @@ impl Core {
     /// asked for and looked for all the same. For as long as it may be `hidden` yet, which is no time once the provider
     /// has shown it, its absence means nothing.
     pub(super) async fn end(&self, entry: &OpenEntry, hidden: Duration) -> Result<CleanupProof, SupervisorError> {
-        let sightings = self.until_absent(entry, hidden).await;
+        // One for all of them: a proof whose sightings were not in order would be none.
+        let clock = Steady::new();
+        let sightings = self.until_absent(entry, hidden, &clock).await;
         let spend = match &entry.id {
             Some(id) => self.answer("spend", self.provider.spend(id)).await.ok().flatten().and_then(|spend| {
                 let dollars = Figure::new(spend.dollars)?;
@@ -38,7 +40,7 @@ impl Core {
         };
         let allocation = entry.id.clone().map_or_else(|| entry.name.clone(), |id| id.0);
         // A request that nobody accepted is still one that was made: without a date the proof would say `kept`.
-        let requested_at = sightings.requested_at.or(Some(clock::wall()));
+        let requested_at = sightings.requested_at.or(Some(clock.wall()));
         let proof = |absent_at| {
             let provider = Label::lossy(self.provider.name());
             CleanupProof::new(provider, allocation.clone(), requested_at, absent_at, spend)
@@ -86,7 +88,7 @@ impl Core {
         self.end(entry, hidden).await.is_ok_and(|proof| proof.outcome == Cleanup::Observed)
     }
 
-    async fn until_absent(&self, entry: &OpenEntry, hidden: Duration) -> Sightings {
+    async fn until_absent(&self, entry: &OpenEntry, hidden: Duration, clock: &Steady) -> Sightings {
         let (began, mut seen) = (Instant::now(), false);
         let deadline = from_now(self.patience.end.saturating_add(hidden));
         let mut sightings = Sightings { requested_at: None, absent_at: Vec::new() };
@@ -98,7 +100,7 @@ impl Core {
             match look {
                 // Absence counts from the request on; one that was gone before is asked to end all the same.
                 Look::Absent if sightings.requested_at.is_none() => match self.request(entry.id.iter()).await {
-                    Ok(()) => sightings.requested_at = Some(clock::wall()),
+                    Ok(()) => sightings.requested_at = Some(clock.wall()),
                     // Who does not take the request may not know what there is, either.
                     Err(error) => pause(self.patience.poll, Some(&error), deadline).await,
                 },
@@ -107,7 +109,7 @@ impl Core {
                 // It was asked for a moment ago, and may come to be seen yet.
                 Look::Absent if !seen && began.elapsed() < hidden => pause(self.patience.poll, None, deadline).await,
                 Look::Absent => {
-                    sightings.absent_at.push(clock::wall());
+                    sightings.absent_at.push(clock.wall());
                     if !sightings.is_gone() {
                         tokio::time::sleep(self.patience.absence_spacing).await;
                     }
@@ -116,7 +118,7 @@ impl Core {
                     seen = true;
                     let refused = self.request(ids.iter()).await.err();
                     if refused.is_none() {
-                        sightings.requested_at.get_or_insert_with(clock::wall);
+                        sightings.requested_at.get_or_insert_with(|| clock.wall());
                     }
                     pause(self.patience.poll, refused.as_ref(), deadline).await;
                 }
@@ -126,7 +128,7 @@ impl Core {
                         && entry.id.is_some()
                         && self.request(entry.id.iter()).await.is_ok()
                     {
-                        sightings.requested_at = Some(clock::wall());
+                        sightings.requested_at = Some(clock.wall());
                     }
                     pause(self.patience.poll, Some(&error), deadline).await;
                 }

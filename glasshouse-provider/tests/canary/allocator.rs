@@ -44,19 +44,27 @@ unsafe impl GlobalAlloc for &Inspect {
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some(canary) = CANARY.get() {
-            // SAFETY: the block is the caller's; where it was never written its bytes mean nothing, and are only compared.
-            let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
-            if count(bytes, canary, bytes.len()).iter().any(|found| *found > 0) {
-                FREED_WITH_CANARY.fetch_add(1, Relaxed);
-            }
-        }
         // SAFETY: the caller's promise.
-        unsafe { System.dealloc(block, layout) }
+        unsafe {
+            look(block, layout);
+            System.dealloc(block, layout);
+        }
     }
 }
 
-// SAFETY: one or the other of two allocators that both end in `System`, which frees what either of them allocated.
+/// # Safety
+/// The block is the caller's; where it was never written its bytes mean nothing, and are only compared.
+unsafe fn look(block: *mut u8, layout: Layout) {
+    let Some(canary) = CANARY.get() else { return };
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
+    if count(bytes, canary, bytes.len()).iter().any(|found| *found > 0) {
+        FREED_WITH_CANARY.fetch_add(1, Relaxed);
+    }
+}
+
+// SAFETY: one or the other of two allocators that both end in `System`, which frees what either of them allocated; but large
+// blocks lie in pages of the first one's own, and go back there.
 unsafe impl GlobalAlloc for Switched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
@@ -64,7 +72,17 @@ unsafe impl GlobalAlloc for Switched {
     }
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
-        unsafe { if OFF.load(Relaxed) { (&INSPECT).dealloc(block, layout) } else { WIPING.dealloc(block, layout) } }
+        unsafe {
+            match (OFF.load(Relaxed), ZeroOnFree::guards(block)) {
+                (true, false) => (&INSPECT).dealloc(block, layout),
+                // It is wiped all the same, and by then it was looked at.
+                (true, true) => {
+                    look(block, layout);
+                    WIPING.dealloc(block, layout);
+                }
+                (false, _) => WIPING.dealloc(block, layout),
+            }
+        }
     }
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's promise.

@@ -11,6 +11,10 @@ use glasshouse_core::transcript::sha256;
 
 use crate::allocator;
 use crate::barrier::{BARRIER_AT, barrier, folder, hidden};
+use crate::ways::way_out;
+
+/// Long enough to get to the barrier within it.
+pub(crate) const LEASE: Duration = Duration::from_secs(12);
 
 /// Random bytes. Never a zero, so that pages of zeros need no second look.
 pub(crate) fn canary() -> [u8; 64] {
@@ -23,22 +27,6 @@ pub(crate) fn package<'a>(canary: &'a [u8; 64], way: &'a str) -> PackageBuilder<
         .entry("canary", Source::Slice(canary))
         .entry("way", Source::Slice(way.as_bytes()))
         .minimum_assurance(Assurance::SelfReported)
-}
-
-/// What goes wrong once the barrier is passed.
-pub(crate) fn way_out(way: &str, done: u64) -> Result<(), WorkloadError> {
-    let device = |why: String| WorkloadError::Device { what: "a step".to_owned(), why };
-    match way {
-        "error" => Err(WorkloadError::NotFinite { loss: f64::NAN, done }),
-        "panic" => panic!("asked to"),
-        "allocation" => match SecretBuffer::try_zeroed(usize::MAX / 4) {
-            Ok(_) => panic!("no machine has as much memory"),
-            Err(error) => Err(device(error.to_string())),
-        },
-        // What a workload makes of what CUDA says; the twin of it, without a device.
-        "device" => Err(device("CUDA_ERROR_ILLEGAL_ADDRESS, an illegal memory access was encountered".to_owned())),
-        _ => Ok(()),
-    }
 }
 
 #[derive(Default)]

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // reads this process's mappings where they are
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufRead as _, Read as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -29,13 +29,29 @@ pub(crate) fn count(bytes: &[u8], canary: &Hidden, begins: usize) -> Found {
         if bytes[page..end] == ZEROS[..end - page] {
             continue;
         }
-        for at in page..end {
-            for (encoding, found) in found.iter_mut().enumerate() {
-                *found += u64::from(is_at(bytes, at, canary, encoding));
-            }
+        let first = !canary.0[0];
+        // Raw and as a token id it begins with its own first byte; as f32 with two zeros, and then this one.
+        for at in places_of(&bytes[page..end], first) {
+            found[0] += u64::from(is_at(bytes, page + at, canary, 0));
+            found[2] += u64::from(is_at(bytes, page + at, canary, 2));
+        }
+        let third = f32::from(first).to_le_bytes()[2];
+        let until = bytes.len().min(end + 2);
+        for at in places_of(&bytes[(page + 2).min(until)..until], third) {
+            found[1] += u64::from(is_at(bytes, page + at, canary, 1));
         }
     }
     found
+}
+
+/// Where a byte is. The standard library looks at many bytes at a time for it, in a build without optimization too.
+fn places_of(bytes: &[u8], byte: u8) -> impl Iterator<Item = usize> + '_ {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let skipped = rest.skip_until(byte).ok()?;
+        let at = (bytes.len() - rest.len()).checked_sub(1)?;
+        (skipped > 0 && bytes[at] == byte).then_some(at)
+    })
 }
 
 fn is_at(bytes: &[u8], at: usize, canary: &Hidden, encoding: usize) -> bool {

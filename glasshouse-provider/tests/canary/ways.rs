@@ -1,12 +1,15 @@
 //! Each way out of a run, with the scans on both sides of it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use glasshouse_core::fixed::Fixed;
 use glasshouse_core::gate::LeaseTerms;
 use glasshouse_core::host_memory::ZeroOnFree;
 use glasshouse_core::job::Budget;
+use glasshouse_core::secret::SecretBuffer;
+use glasshouse_core::traits::WorkloadError;
 use glasshouse_provider::local::LocalProvider;
 use glasshouse_provider::run::ProtectedRun;
 use rustix::process::Signal;
@@ -21,29 +24,54 @@ use crate::support::{
 #[allow(dead_code)] // not where this file is shared
 pub(crate) const TESTS: &[Test] = &[
     ("the_allocator_is_in_place", the_allocator_is_in_place),
-    ("return", || wiped("return", Way::default())),
-    ("error", || wiped("error", Way::default())),
-    ("panic", || wiped("panic", Way::default())),
-    ("failed_allocation", || wiped("allocation", Way::default())),
-    ("device_error", || wiped("device", Way::default())),
-    ("sigterm", || wiped("sigterm", Way { signal: Some(Signal::TERM), ..Way::default() })),
-    ("sigint", || wiped("sigint", Way { signal: Some(Signal::INT), ..Way::default() })),
-    ("sighup", || wiped("sighup", Way { signal: Some(Signal::HUP), ..Way::default() })),
-    ("sigquit", || wiped("sigquit", Way { signal: Some(Signal::QUIT), ..Way::default() })),
-    ("lease_expiry", || wiped("lease", Way { ttl: Some(Duration::from_secs(12)), ..Way::default() })),
-    ("step_limit", || wiped("steps", Way { max_units: Some(BARRIER_AT + 3), ..Way::default() })),
-    ("owner_gone", || wiped("owner-gone", Way { owner_goes: true, ..Way::default() })),
+    ("each_way_out", || wiped_two_at_a_time(&[WAITING, QUICK].concat())),
     ("without_wiping_it_is_found", without_wiping_it_is_found),
 ];
 
+pub(crate) const QUICK: &[&str] =
+    &["return", "error", "panic", "allocation", "device", "sigterm", "sigint", "sighup", "sigquit", "steps"];
+/// The end of a lease; and an owner who is gone, which leaves a segment four seconds.
+pub(crate) const WAITING: &[&str] = &["lease", "owner-gone"];
+
+/// What makes the segment take this way; the rest its workload does, see [`way_out`].
+fn way(name: &str) -> Way {
+    let of = |signal| Way { signal: Some(signal), ..Way::default() };
+    match name {
+        "sigterm" => of(Signal::TERM),
+        "sigint" => of(Signal::INT),
+        "sighup" => of(Signal::HUP),
+        "sigquit" => of(Signal::QUIT),
+        "lease" => Way { ttl: Some(planted::LEASE), ..Way::default() },
+        "steps" => Way { max_units: Some(BARRIER_AT + 3), ..Way::default() },
+        "owner-gone" => Way { owner_goes: true, ..Way::default() },
+        _ => Way::default(),
+    }
+}
+
+/// What goes wrong once the barrier is passed.
+pub(crate) fn way_out(way: &str, done: u64) -> Result<(), WorkloadError> {
+    let device = |why: String| WorkloadError::Device { what: "a step".to_owned(), why };
+    match way {
+        "error" => Err(WorkloadError::NotFinite { loss: f64::NAN, done }),
+        "panic" => panic!("asked to"),
+        "allocation" => match SecretBuffer::try_zeroed(usize::MAX / 4) {
+            Ok(_) => panic!("no machine has as much memory"),
+            Err(error) => Err(device(error.to_string())),
+        },
+        // What a workload makes of what CUDA says; the twin of it, without a device.
+        "device" => Err(device("CUDA_ERROR_ILLEGAL_ADDRESS, an illegal memory access was encountered".to_owned())),
+        _ => Ok(()),
+    }
+}
+
 #[derive(Default)]
-pub(crate) struct Way {
+struct Way {
     /// Sent to the segment while it trains.
-    pub(crate) signal: Option<Signal>,
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) max_units: Option<u64>,
+    signal: Option<Signal>,
+    ttl: Option<Duration>,
+    max_units: Option<u64>,
     /// The agent dies, and with it the owner's hold on the segment.
-    pub(crate) owner_goes: bool,
+    owner_goes: bool,
 }
 
 /// What was found on one side: by the process itself, through `/proc`, in a core; and by the allocator.
@@ -56,8 +84,24 @@ pub(crate) fn the_allocator_is_in_place() {
     assert!(ZeroOnFree::is_installed());
 }
 
-pub(crate) fn wiped(name: &str, way: Way) {
-    let [before, after] = scanned(name, way);
+/// These ways, two at a time: most of a run is waiting.
+pub(crate) fn wiped_two_at_a_time(names: &[&str]) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(name) = names.get(next.fetch_add(1, Relaxed)) {
+                    let began = Instant::now();
+                    wiped(name);
+                    println!("  {name}: as it should be, after {:?}", began.elapsed());
+                }
+            });
+        }
+    });
+}
+
+fn wiped(name: &str) {
+    let [before, after] = scanned(name, way(name));
     for (view, found) in &before.views {
         let cannot = ENCODINGS.iter().zip(found).filter(|(_, found)| **found == 0).map(|(name, _)| *name);
         assert_eq!(cannot.collect::<Vec<_>>(), Vec::<&str>::new(), "{name}: {view} cannot see these while training");
@@ -71,7 +115,7 @@ pub(crate) fn wiped(name: &str, way: Way) {
 
 /// The same with the zero-on-free allocator turned off: then these scans must find something, or they show nothing.
 pub(crate) fn without_wiping_it_is_found() {
-    let [_, after] = scanned("unwiped", Way::default());
+    let [_, after] = scanned("unwiped", way("unwiped"));
     assert!(after.freed_with_canary > 0, "the allocator's look at freed blocks sees nothing");
     for (view, found) in &after.views {
         println!("  unwiped: after zeroization {view} finds {found:?} of {ENCODINGS:?}");
@@ -103,7 +147,7 @@ fn scanned(name: &str, way: Way) -> [Seen; 2] {
             Budget::Units(BARRIER_AT + 5)
         })
         .leave_signals();
-    let owner = std::thread::spawn(move || block_on(run.run()).map(drop).map_err(|failure| failure.to_string()));
+    let owner = std::thread::spawn(move || block_on(run.run()).map_err(|failure| failure.to_string()));
 
     let canary = hidden(path);
     let (pid, before) = seen_at("training", path, &canary, true);
@@ -123,7 +167,11 @@ fn scanned(name: &str, way: Way) -> [Seen; 2] {
     std::fs::write(path.join("wiped-on"), "").unwrap();
     let ended = owner.join().unwrap();
     let good = name == "return" || name == "unwiped";
-    assert_eq!(ended.is_ok(), good, "{name}: {ended:?}");
+    assert_eq!(ended.is_ok(), good, "{name}: {:?}", ended.as_ref().err());
+    // Where it was turned off, the allocator does not count as installed.
+    if let (Ok(report), "return") = (ended, name) {
+        assert!(report.receipt.unwrap().large_blocks.is_some(), "a protected segment guards large blocks");
+    }
     [before, after]
 }
 
@@ -142,7 +190,7 @@ fn seen_at(barrier: &str, folder: &Path, canary: &Hidden, core: bool) -> (u32, S
         Some(None) => skip("gcore", "no gcore here (install gdb), so no core is looked at"),
         None => println!("  no core: the segment has too little time left for gdb"),
     }
-    println!("  {barrier}: barrier and scans took {:?}", began.elapsed());
+    println!("  {barrier} of process {pid}: barrier and scans took {:?}", began.elapsed());
     (pid, Seen { views, freed_with_canary })
 }
 

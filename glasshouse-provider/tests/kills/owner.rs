@@ -1,5 +1,6 @@
 //! The owner of a case: a protected run in a process of its own.
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,7 +54,7 @@ fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
                 tap::REPORTED.store(true, Ordering::SeqCst);
             }
         })
-        .provider(Tapped::new(LocalProvider::new().container(container()), tap, || stop_at("shutdown")))
+        .provider(Tapped::new(LocalProvider::new().container(container()).port(port()), tap, || stop_at("shutdown")))
         .verifier(Listener { refuse: false })
         .gate(staged_gate(&folder.join("gate")))
         .package(path, sealed)
@@ -62,6 +63,12 @@ fn composed<K>(builder: RunBuilder<K>, folder: &Path) -> RunBuilder<K> {
         .warmup_units(WARM_UP)
         .budget(Budget::Units(UNITS))
         .progress_every(Duration::from_millis(5))
+}
+
+/// A port of this case's own, below those that the kernel gives out: after the agent is killed nobody else's agent has it.
+fn port() -> u16 {
+    let mut ports = (std::process::id()..).map(|number| 23_000 + (number % 8_000) as u16);
+    ports.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()).unwrap()
 }
 
 fn ended<R: std::fmt::Debug>(result: Result<R, RunFailure<R>>) -> Ended {

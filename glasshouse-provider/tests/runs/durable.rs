@@ -81,7 +81,7 @@ fn a_killed_owner_recovers_without_having_asked() {
 }
 
 /// Lets no file of this process grow beyond so many bytes, as a full disk would not; `None` ends that.
-fn full_beyond(bytes: Option<u64>) {
+pub(crate) fn full_beyond(bytes: Option<u64>) {
     // The signal that comes with it is taken, so that the write fails instead.
     let _ = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::from_raw(Signal::XFSZ.as_raw())).unwrap();
     setrlimit(Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();

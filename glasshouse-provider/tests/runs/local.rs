@@ -1,9 +1,10 @@
 //! The local provider: truthful about real processes.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use glasshouse_core::traits::{
     AllocationState, CreateOutcome, Endpoint, LaunchSpec, Offer, OfferFilter, Provider, ProviderError,
 };
 use glasshouse_provider::client::AgentClient;
-use glasshouse_provider::roles::agent_environment;
-use glasshouse_provider::{LocalProvider, MemoryProvider};
-use rustix::process::Signal;
+use glasshouse_provider::roles::{agent_environment, helper_command};
+use glasshouse_provider::{LocalProvider, MemoryProvider, Registry};
+use rustix::process::{DumpableBehavior, Resource, Signal, dumpable_behavior, getrlimit};
 
 use crate::support::{Test, block_on, eventually, kill, runs};
 
@@ -29,8 +30,42 @@ pub(crate) const TESTS: &[Test] = &[
     ("another_owner_finds_and_ends_it", another_owner_finds_and_ends_it),
     ("a_secret_in_the_environment_does_not_stay", a_secret_in_the_environment_does_not_stay),
     ("roles_are_closed_before_they_know_a_secret", roles_are_closed_before_they_know_a_secret),
+    ("helpers_are_closed_and_end_with_whoever_waits_for_them", helpers_are_closed_and_end_with_whoever_waits_for_them),
     ("without_an_owner_a_lingering_agent_ends", without_an_owner_a_lingering_agent_ends),
 ];
+
+/// What this executable is as a helper.
+pub(crate) fn helpers(registry: Registry) -> Registry {
+    let closed = || {
+        let core = getrlimit(Resource::Core);
+        let closed = dumpable_behavior().unwrap() == DumpableBehavior::NotDumpable;
+        if closed && (core.current, core.maximum) == (Some(0), Some(0)) { CLOSED } else { 1 }
+    };
+    let waits = || {
+        println!("here");
+        loop {
+            std::thread::park();
+        }
+    };
+    registry.helper("closed", closed).helper("waits", waits).helper("segment", || panic!("a segment is none"))
+}
+
+const CLOSED: i32 = 7;
+
+fn helpers_are_closed_and_end_with_whoever_waits_for_them() {
+    assert_eq!(helper_command("closed").status().unwrap().code(), Some(CLOSED));
+    assert_eq!(helper_command("unheard-of").stderr(Stdio::null()).status().unwrap().code(), Some(64));
+    // Of the built-in role, which finds no launch.
+    let mut segment = helper_command("segment");
+    let segment = segment.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert_eq!(segment.status().unwrap().code(), Some(1));
+    let starter = std::thread::spawn(|| {
+        let mut child = helper_command("waits").stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+        child
+    });
+    assert_eq!(starter.join().unwrap().wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+}
 
 pub(crate) fn spec(secret: u8) -> LaunchSpec {
     LaunchSpec {

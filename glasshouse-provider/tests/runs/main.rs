@@ -29,10 +29,16 @@ use glasshouse_provider::serve_if_launched;
 
 fn main() {
     glasshouse_provider::contract::serve_if_launched();
-    serve_if_launched(support::registry());
+    serve_if_launched(local::helpers(support::registry()));
     let told = |role| std::env::args().skip_while(move |argument| argument != role).nth(1);
     if let Some(folder) = told(interrupt::OWNER) {
         return interrupt::owner(folder.as_ref());
+    }
+    if let Some(folder) = told(storms::machine::OWNER) {
+        return storms::machine::owner(folder.as_ref());
+    }
+    if let Some(folder) = told(storms::SECOND) {
+        return storms::second(folder.as_ref());
     }
     if let Some(folder) = told(durable::GATES) {
         return durable::gates(folder.as_ref());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use glasshouse_core::fixed::Fixed;
@@ -13,6 +14,7 @@ use glasshouse_provider::supervisor::{
     BootBudgets, BootPhase, Journal, Patience, RentRequest, Rented, Supervisor, SupervisorError,
 };
 
+use crate::storms::wall;
 use crate::support::{Test, block_on};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -20,6 +22,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_create_that_failed_is_ruled_out", a_create_that_failed_is_ruled_out),
     ("unknown_right_after_create_is_waited_for", unknown_right_after_create_is_waited_for),
     ("an_end_that_is_ignored_stays_in_the_journal", an_end_that_is_ignored_stays_in_the_journal),
+    ("an_end_is_proven_whatever_the_clock_does", an_end_is_proven_whatever_the_clock_does),
+    (
+        "what_may_be_hidden_is_waited_for_whatever_the_clock_does",
+        what_may_be_hidden_is_waited_for_whatever_the_clock_does,
+    ),
     ("above_the_cap_is_ended", above_the_cap_is_ended),
     ("no_capacity_leaves_nothing", no_capacity_leaves_nothing),
     ("an_early_exit_is_told", an_early_exit_is_told),
@@ -46,9 +53,20 @@ pub(crate) fn request(cap: Option<f64>) -> RentRequest {
     }
 }
 
+/// With time to see an end, however busy this machine is.
+const UNHURRIED: Patience = Patience { end: Duration::from_secs(5), ..QUICK };
+
 fn rent(provider: MemoryProvider, cap: Option<f64>) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
+    rent_within(QUICK, provider, cap)
+}
+
+fn rent_within(
+    patience: Patience,
+    provider: MemoryProvider,
+    cap: Option<f64>,
+) -> (Arc<MemoryProvider>, Arc<Journal>, SupervisorError) {
     let (provider, journal) = (Arc::new(provider), Arc::new(Journal::memory()));
-    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(QUICK);
+    let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(patience);
     let rented: Result<Rented, _> = block_on(supervisor.rent(&request(cap)));
     (provider, journal, rented.err().expect("a provider in memory has no agent"))
 }
@@ -94,6 +112,51 @@ fn an_end_that_is_ignored_stays_in_the_journal() {
     let proofs = block_on(Supervisor::new(provider, journal.clone()).patience(QUICK).recover()).unwrap();
     assert_eq!(proofs[0].outcome, Cleanup::Unconfirmed);
     assert_eq!(journal.open_entries().len(), 1);
+}
+
+/// Does something while this process's wall clock is set on by `step` milliseconds, every millisecond.
+fn while_the_clock_is_set<T>(step: i64, work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (1..).take_while(|_| !over.load(SeqCst)) {
+                wall::set_here(n * step);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            wall::set_here(0);
+        });
+        let done = work();
+        over.store(true, SeqCst);
+        done
+    })
+}
+
+/// Record and journal say the same of an end during which the owner's clock is set back or forwards again and again.
+fn an_end_is_proven_whatever_the_clock_does() {
+    for step in [-60_000, 60_000] {
+        let provider = MemoryProvider::new().fault(Call::Terminate, vec![Fault::Ignored; 400]);
+        let (provider, journal, _) = rent(provider, None);
+        assert_eq!(journal.open_entries().len(), 1);
+        provider.fail(Call::Terminate, []);
+        let supervisor = Supervisor::new(provider.clone(), journal.clone()).patience(UNHURRIED);
+        let proofs = while_the_clock_is_set(step, || block_on(supervisor.recover()).unwrap());
+        let seen = &proofs[0];
+        assert!(seen.absent_at.is_sorted(), "{seen:?}");
+        assert_eq!(seen.outcome, Cleanup::Observed, "{seen:?}");
+        assert!(provider.existing().is_empty() && journal.open_entries().is_empty());
+    }
+}
+
+/// A fresh allocation may not be shown for a while. A clock that is set forwards does not make that while any shorter.
+fn what_may_be_hidden_is_waited_for_whatever_the_clock_does() {
+    for step in [-60_000, 60_000] {
+        let made = Fault::FailsButHappens { names_it: false };
+        // It shows after it was looked for in vain, and before its absence means anything.
+        let provider = MemoryProvider::new().fault(Call::Create, [made]).hidden(Duration::from_millis(95));
+        let (provider, journal, error) = while_the_clock_is_set(step, || rent_within(UNHURRIED, provider, None));
+        assert!(provider.existing().is_empty(), "it goes on running unseen: {error}");
+        assert!(journal.open_entries().is_empty());
+    }
 }
 
 fn above_the_cap_is_ended() {

@@ -2,6 +2,8 @@
 //! an executable that is also the agent and the segments.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use glasshouse_core::claims::{
@@ -300,26 +302,45 @@ pub(crate) fn skip(name: &str, why: &str) {
 
 pub(crate) type Test = (&'static str, fn());
 
-/// Runs the tests whose names contain the first argument, one after the other, and exits like the usual harness.
+/// Runs the tests whose names contain the first argument, and exits like the usual harness.
 pub(crate) fn main(tests: &[Test]) {
-    std::process::exit(main_code(tests))
+    std::process::exit(main_code(tests, AT_ONCE))
 }
 
-/// The same, and gives the code.
-pub(crate) fn main_code(tests: &[Test]) -> i32 {
+/// Tests wait for most of their time, so more of them run at once than there are processors.
+const AT_ONCE: usize = 4;
+/// Runs the test of this name, here.
+pub(crate) const ALONE: &str = "--alone";
+
+/// The same, so many at once, and gives the code. Each is a process of its own, so that its children and statics are.
+pub(crate) fn main_code(tests: &[Test], at_once: usize) -> i32 {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         tests.iter().for_each(|(name, _)| println!("{name}: test"));
         return 0;
     }
-    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
-    let mut failed = 0;
-    let chosen = tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())));
-    for (name, test) in chosen {
-        let began = Instant::now();
-        let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
-        println!("test {name} ... {} ({:?})", if passed { "ok" } else { "FAILED" }, began.elapsed());
-        failed += i32::from(!passed);
+    if let Some(alone) = arguments.iter().skip_while(|argument| *argument != ALONE).nth(1) {
+        let (_, test) = tests.iter().find(|(name, _)| name == alone).expect("one of the tests");
+        return i32::from(catch_unwind(AssertUnwindSafe(test)).is_err());
     }
-    failed.min(1)
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let chosen = tests.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())));
+    let (next, failed) = (Mutex::new(chosen), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        let worker = || {
+            // In a block, so that the lock is not held for the test.
+            while let Some((name, _)) = { next.lock().unwrap().next() } {
+                let began = Instant::now();
+                let this = std::env::current_exe().unwrap();
+                let ended = std::process::Command::new(this).args([ALONE, name]).output().unwrap();
+                let said = [ended.stdout, ended.stderr].concat();
+                print!("{}", String::from_utf8_lossy(&said));
+                let passed = if ended.status.success() { "ok" } else { "FAILED" };
+                println!("test {name} ... {passed} ({:.1?})", began.elapsed());
+                failed.fetch_add(usize::from(!ended.status.success()), Ordering::Relaxed);
+            }
+        };
+        (0..at_once).for_each(|_| drop(scope.spawn(worker)));
+    });
+    i32::from(failed.into_inner() > 0)
 }

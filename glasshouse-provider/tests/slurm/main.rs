@@ -51,10 +51,14 @@ fn main() {
     contract::serve_if_launched();
     serve_if_launched(support::registry());
     let arguments: Vec<String> = std::env::args().collect();
+    if arguments.iter().any(|argument| argument == support::ALONE) {
+        std::process::exit(support::main_code(TESTS, 1));
+    }
     if arguments.iter().any(|argument| argument == "--list") || !start() {
         return;
     }
-    let ended = std::panic::catch_unwind(|| support::main_code(TESTS));
+    // It has two devices, and some of the tests take both.
+    let ended = std::panic::catch_unwind(|| support::main_code(TESTS, 1));
     script("stop");
     std::process::exit(ended.unwrap_or(1));
 }

@@ -12,6 +12,7 @@ use cudarc::driver::sys::{
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg as _};
 use cudarc::nvrtc::Ptx;
 
+use super::lost::is_held;
 use super::memory::{Block, DeviceMemory};
 use super::sweep::take_all;
 
@@ -44,6 +45,7 @@ impl CudaMemory {
     /// # Errors
     /// In a sentence, when the driver does not answer.
     pub fn open() -> Result<Self, String> {
+        is_held()?;
         let context = told("opening CUDA device 0", CudaContext::new(0))?;
         let stream = told("making a stream", context.new_stream())?;
         let module = told("loading the kernels", context.load_module(Ptx::from_binary(KERNELS.to_vec())))?;
@@ -124,8 +126,10 @@ pub fn scan(pattern: [u8; 16]) -> Result<(u64, u64), String> {
 
 impl DeviceMemory for CudaMemory {
     fn trim(&mut self) -> Result<u64, String> {
+        is_held()?;
         // Every stream of the context, candle's too: what they still use cannot be trimmed.
         told("waiting for the device", self.context.synchronize())?;
+        is_held()?;
         let (mut pool, mut reserved) = (std::ptr::null_mut(), 0_u64);
         let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT;
         // SAFETY: the out-parameters live and have the types that the driver names for them (u64 for this attribute),
@@ -141,6 +145,7 @@ impl DeviceMemory for CudaMemory {
     }
 
     fn free_and_total(&mut self) -> Result<(u64, u64), String> {
+        is_held()?;
         told("using the device", self.context.bind_to_thread())?;
         let (mut free, mut total) = (0, 0);
         // SAFETY: both out-parameters live; the context is current.
@@ -149,16 +154,19 @@ impl DeviceMemory for CudaMemory {
     }
 
     fn take(&mut self, bytes: u64) -> Option<Block> {
+        is_held().ok()?;
         take(&self.context, bytes)
     }
 
     fn overwrite(&mut self, block: &Block) -> Result<(), String> {
+        is_held()?;
         let words = told("a size", usize::try_from(block.bytes / 4))?;
         // SAFETY: a block that `take` gave and nothing else uses.
         told("overwriting", unsafe { cuMemsetD32Async(block.address, 0, words, self.stream.cu_stream()).result() })
     }
 
     fn words_not_zero(&mut self, block: &Block) -> Result<u64, String> {
+        is_held()?;
         self.clear_sum()?;
         let vectors = block.bytes / 16;
         let mut launch = self.stream.launch_builder(&self.words_not_zero);
@@ -171,6 +179,7 @@ impl DeviceMemory for CudaMemory {
     fn wait(&mut self) -> Result<(), String> {
         let start = Instant::now();
         loop {
+            is_held()?;
             // SAFETY: the stream lives as long as `self`.
             match unsafe { cuStreamQuery(self.stream.cu_stream()) } {
                 CUresult::CUDA_SUCCESS => return Ok(()),
@@ -182,6 +191,7 @@ impl DeviceMemory for CudaMemory {
     }
 
     fn give_back(&mut self, block: Block) -> Result<(), String> {
+        is_held()?;
         told("using the device", self.context.bind_to_thread())?;
         // SAFETY: a block that `take` gave, given up by whoever held it.
         told("freeing", unsafe { cuMemFree_v2(block.address).result() })
@@ -192,6 +202,6 @@ fn grid() -> LaunchConfig {
     LaunchConfig { grid_dim: (BLOCKS, 1, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 }
 }
 
-fn told<T, E: Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
+pub(super) fn told<T, E: Display>(what: &str, result: Result<T, E>) -> Result<T, String> {
     result.map_err(|error| format!("{what} failed: {error}"))
 }

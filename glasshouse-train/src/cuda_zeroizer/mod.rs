@@ -7,32 +7,53 @@
 //!
 //! Nearly every call of the driver waits for work that a broken kernel never ends, and none of them takes a deadline. So
 //! a device is only touched on a thread of its own, which is left behind when it does not come back in time.
+//!
+//! After some errors (an illegal access, a trap) every call fails in the process that had it, until its end, and a kernel
+//! that never ends keeps them all. Then this process lets go of the device ([`descriptors`]), and a second one, of the same
+//! executable, takes all of its memory, wipes it and says so in a line ([`report`]), which is believed as far as it is possible.
 
+#[cfg(feature = "break-device")]
+mod broken;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "what no device is let go of"))]
+mod descriptors;
 #[cfg(feature = "cuda")]
 mod device;
 #[cfg(test)]
 mod fake;
+#[cfg(feature = "cuda")]
+mod lost;
 mod memory;
 #[cfg(feature = "cuda")]
 mod pinned;
+mod report;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "its other half runs in a process with a device"))]
+mod second;
 mod sweep;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use glasshouse_core::host_memory::{DEVICE_MEMORY_NOT_COVERED, HostZeroizer};
-use glasshouse_core::traits::{Receipt, SecretRegion, ZeroizeError, Zeroizer};
+use glasshouse_core::traits::{Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
 
+#[cfg(feature = "break-device")]
+pub use broken::{break_context, hang_context};
 #[cfg(feature = "cuda")]
 pub use device::{CudaMemory, scan};
+#[cfg(feature = "cuda")]
+pub use lost::wipe_for_another;
 pub use memory::{Block, DeviceMemory};
 #[cfg(feature = "cuda")]
-pub use pinned::PinnedBuffer;
+pub use pinned::{Crossing, PinnedBuffer};
 pub use sweep::{MARGIN, SMALLEST_BLOCK, Swept, sweep};
 
-/// A device that has not been wiped by then does not answer any more: an H200's 141 GB take a third of a second.
+/// A device that has not been wiped by then does not answer any more: an H200's 141 GB take a third of a second. A second
+/// process has as long again.
 pub const LONGEST: Duration = Duration::from_secs(30);
+/// Letting go of a device: 0.2 s on an H200.
+const LETTING_GO: Duration = Duration::from_secs(10);
 /// Label of device memory in receipts and errors.
 const REGION: &str = "device memory";
 
@@ -43,12 +64,28 @@ pub type CudaZeroizer = DeviceZeroizer<CudaMemory>;
 /// Zeroizes a device and the host. The device is opened when it is needed: a run that fails before has nothing there.
 pub struct DeviceZeroizer<D> {
     host: HostZeroizer,
-    /// With the thread that uses it; gone with one that did not come back.
-    open: Option<Open<D>>,
+    /// Or why the device is not opened any more: it did not come back, or was let go of.
+    open: Result<Open<D>, String>,
+    last_resort: Option<LastResort>,
     limit: Duration,
 }
 
 type Open<D> = Box<dyn FnMut() -> Result<D, String> + Send>;
+
+/// What is left when this process cannot use its device any more.
+struct LastResort {
+    let_go: LetGo,
+    command: Box<dyn FnMut() -> Command + Send>,
+}
+
+/// Lets go of the device if it is lost to this process, and says whether it was; told whether the device answers at all.
+type LetGo = Box<dyn FnMut(bool) -> Result<bool, String> + Send>;
+
+/// What a receipt says of a device.
+struct Lines {
+    region: WipedRegion,
+    not_covered: Vec<String>,
+}
 
 #[cfg(feature = "cuda")]
 impl DeviceZeroizer<CudaMemory> {
@@ -68,31 +105,93 @@ impl Default for DeviceZeroizer<CudaMemory> {
 impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
     /// Over a host zeroizer and any device, for at most [`LONGEST`].
     pub fn over(host: HostZeroizer, open: impl FnMut() -> Result<D, String> + Send + 'static) -> Self {
-        Self { host, open: Some(Box::new(open)), limit: LONGEST }
+        Self { host, open: Ok(Box::new(open)), last_resort: None, limit: LONGEST }
     }
 
-    /// The same with another limit on what the device may take.
+    /// The same with another limit on what the device may take, and as long again for a second process.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
+    /// For a device that answers with errors, or not in time (`let_go` is told false then): `let_go` says whether it is lost
+    /// to this process, and lets go of it if it is; then `command` is run to wipe it.
+    #[must_use]
+    pub fn last_resort(
+        mut self,
+        let_go: impl FnMut(bool) -> Result<bool, String> + Send + 'static,
+        command: impl FnMut() -> Command + Send + 'static,
+    ) -> Self {
+        self.last_resort = Some(LastResort { let_go: Box::new(let_go), command: Box::new(command) });
+        self
+    }
+
     /// Sweeps the device on a thread of its own, and waits for that no longer than the limit.
-    fn sweep_device(&mut self) -> Result<Swept, ZeroizeError> {
-        let unanswered = || not_wiped(format!("the device did not answer within {:?}", self.limit));
-        let mut open = self.open.take().ok_or_else(unanswered)?;
-        let (done, swept) = mpsc::channel();
+    fn sweep_device(&mut self) -> Result<Lines, ZeroizeError> {
+        let unanswered = format!("the device did not answer within {:?}", self.limit);
+        let mut open = std::mem::replace(&mut self.open, Err(unanswered.clone())).map_err(|why| {
+            self.open = Err(why.clone());
+            not_wiped(why)
+        })?;
         let work = move || {
             let swept = catch_unwind(AssertUnwindSafe(|| sweep(&mut open().map_err(not_wiped)?)));
             let panicked = |_| Err(not_wiped("the thread that wipes it panicked".to_owned()));
-            // Nobody listens any more when it took too long.
-            let _ = done.send((open, swept.unwrap_or_else(panicked)));
+            (open, swept.unwrap_or_else(panicked))
         };
-        std::thread::Builder::new().spawn(work).map_err(|error| not_wiped(error.to_string()))?;
-        let (open, swept) = swept.recv_timeout(self.limit).map_err(|_| unanswered())?;
-        self.open = Some(open);
-        swept
+        let Some((open, swept)) = apart(work, self.limit) else {
+            return self.by_second_process(not_wiped(unanswered), false);
+        };
+        self.open = Ok(open);
+        match swept {
+            Ok(swept) => Ok(Lines { region: swept.region(), not_covered: swept.not_covered() }),
+            Err(first) => self.by_second_process(first, true),
+        }
+    }
+
+    /// Once: a process that has let go of its device does not get it back.
+    fn by_second_process(&mut self, first: ZeroizeError, answers: bool) -> Result<Lines, ZeroizeError> {
+        let Some(LastResort { mut let_go, mut command }) = self.last_resort.take() else { return Err(first) };
+        let and = |first, then| Err(ZeroizeError::Several(vec![first, then]));
+        let work = move || {
+            let gone = catch_unwind(AssertUnwindSafe(|| let_go(answers)));
+            (let_go, gone.unwrap_or_else(|_| Err("letting go of it panicked".to_owned())))
+        };
+        let Some((let_go, gone)) = apart(work, LETTING_GO.min(self.limit)) else {
+            self.open = Err("letting go of it did not end".to_owned());
+            return and(first, not_wiped("letting go of it did not end".to_owned()));
+        };
+        match gone {
+            Ok(false) => {
+                self.last_resort = Some(LastResort { let_go, command });
+                return Err(first);
+            }
+            Ok(true) => {}
+            Err(why) => return and(first, not_wiped(why)),
+        }
+        self.open = Err("this process has let go of it after an error".to_owned());
+        match second::by_second_process(command(), self.limit) {
+            Ok(wiped) => Ok(Lines { region: wiped.region(&reason(&first)), not_covered: wiped.not_covered() }),
+            Err(then) => and(first, then),
+        }
+    }
+}
+
+/// Does something on a thread of its own; nothing when that takes longer than the limit, or there is no thread to be had.
+fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static, limit: Duration) -> Option<T> {
+    let (done, result) = mpsc::channel();
+    // Nobody listens any more when it took too long.
+    let work = move || drop(done.send(work()));
+    std::thread::Builder::new().spawn(work).ok()?;
+    result.recv_timeout(limit).ok()
+}
+
+/// What the driver said, without what to do about it.
+fn reason(error: &ZeroizeError) -> String {
+    match error {
+        ZeroizeError::NotWiped { why, .. } => why.clone(),
+        ZeroizeError::Several(all) => all.first().map_or_else(String::new, reason),
+        other => other.to_string(),
     }
 }
 
@@ -109,17 +208,17 @@ impl<D: DeviceMemory + 'static> Zeroizer for DeviceZeroizer<D> {
         let start = Instant::now();
         // Both are tried whatever becomes of the other.
         let (host, device) = (self.host.zeroize(), self.sweep_device());
-        let (mut receipt, swept) = match (host, device) {
-            (Ok(receipt), Ok(swept)) => (receipt, swept),
+        let (mut receipt, lines) = match (host, device) {
+            (Ok(receipt), Ok(lines)) => (receipt, lines),
             (host, device) => {
                 let failures = [host.err(), device.err()].into_iter().flatten().collect();
                 return Err(ZeroizeError::of(failures).unwrap_or_else(|| not_wiped("it is not known why".to_owned())));
             }
         };
         receipt.zeroizer = self.name().to_owned();
-        receipt.regions.push(swept.region());
+        receipt.regions.push(lines.region);
         receipt.not_covered.retain(|line| line != DEVICE_MEMORY_NOT_COVERED);
-        receipt.not_covered.extend(swept.not_covered());
+        receipt.not_covered.extend(lines.not_covered);
         receipt.millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         Ok(receipt)
     }
@@ -205,5 +304,153 @@ mod tests {
             drop(zeroizer);
             assert!(began.elapsed() >= limit && began.elapsed() < limit * 20, "{flaw:?}: {:?}", began.elapsed());
         }
+    }
+
+    /// A device that gives nothing but errors.
+    fn lost() -> DeviceZeroizer<Fake> {
+        let open = || Err("CUDA_ERROR_ILLEGAL_ADDRESS".to_owned());
+        DeviceZeroizer::over(HostZeroizer::with_ledger(&LEDGER), open).within(Duration::from_secs(20))
+    }
+
+    fn shell(script: impl AsRef<str>) -> Command {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script.as_ref());
+        command
+    }
+
+    /// What a second process says that has wiped a fake device.
+    fn line(device: Fake, held: u64) -> (i32, String) {
+        let mut said = Vec::new();
+        let code = second::wipe_for_another(move || Ok(held), || Ok(device), LONGEST, &mut said);
+        (code, String::from_utf8(said).unwrap())
+    }
+
+    fn printing(said: &str) -> Command {
+        let mut command = shell("printf %s \"$0\"");
+        command.arg(said);
+        command
+    }
+
+    #[test]
+    fn a_second_process_wipes_what_this_one_has_lost() {
+        let (code, said) = line(Fake::new(200 << 20).used(0, 10 << 20).filled(0xa5), 0);
+        assert_eq!(code, 0);
+        let mut zeroizer = lost().last_resort(|_| Ok(true), move || printing(&said));
+        let receipt = zeroizer.zeroize().unwrap();
+        let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
+        assert_eq!(region.bytes, 158 << 20);
+        for words in ["CUDA_ERROR_ILLEGAL_ADDRESS", "by a second process", "165675008 bytes of 209715200"] {
+            assert!(region.method.contains(words), "{}", region.method);
+        }
+        assert!(region.verification.contains("second process"));
+        assert!(receipt.not_covered.iter().any(|line| line.starts_with("10485760 bytes") && line.contains("context")));
+        assert!(!receipt.not_covered.iter().any(|line| line == DEVICE_MEMORY_NOT_COVERED));
+        // Nothing is claimed twice.
+        let error = zeroizer.zeroize().unwrap_err().to_string();
+        assert!(error.contains("has let go of it"), "{error}");
+    }
+
+    #[test]
+    fn it_keeps_the_contract_with_a_second_process() {
+        let (_, said) = line(small(), 0);
+        glasshouse_core::contract::zeroizer(move || {
+            let said = said.clone();
+            Box::new(lost().last_resort(|_| Ok(true), move || printing(&said)))
+        });
+    }
+
+    #[test]
+    fn and_what_does_not_answer() {
+        let (_, said) = line(small(), 0);
+        let said = move || printing(&said);
+        let silent = || over(small().with(Flaw::HangsInTrim)).within(Duration::from_millis(500));
+        let mut zeroizer = silent().last_resort(|answers| Ok(!answers), said);
+        let receipt = zeroizer.zeroize().unwrap();
+        let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
+        assert!(region.method.contains("did not answer within 500ms"), "{}", region.method);
+        let mut zeroizer = silent().last_resort(|_| Ok(false), || -> Command { panic!("a second process") });
+        for _ in 0..2 {
+            assert!(zeroizer.zeroize().unwrap_err().to_string().contains("did not answer"));
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_lost_is_not_let_go_of() {
+        let never = || -> Command { panic!("a second process") };
+        let open = || Ok(small().with(Flaw::OverwriteFails));
+        let zeroizer = DeviceZeroizer::over(HostZeroizer::with_ledger(&LEDGER), open);
+        let mut zeroizer = zeroizer.last_resort(|_| Ok(false), never);
+        for _ in 0..2 {
+            assert!(zeroizer.zeroize().unwrap_err().to_string().contains("told to fail"));
+        }
+        // Nor one that is wiped.
+        assert!(over(small()).last_resort(|_| panic!("asked"), never).zeroize().is_ok());
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_let_go_of_is_no_receipt() {
+        let never = || -> Command { panic!("a second process") };
+        let mut zeroizer = lost().last_resort(|_| Err("told to fail".to_owned()), never);
+        let error = zeroizer.zeroize().unwrap_err().to_string();
+        assert!(error.contains("ILLEGAL_ADDRESS") && error.contains("told to fail"), "{error}");
+        let error = lost().last_resort(|_| panic!("told to panic"), never).zeroize().unwrap_err().to_string();
+        assert!(error.contains("letting go of it panicked"), "{error}");
+        let hangs = |_| loop {
+            std::thread::park();
+        };
+        let mut zeroizer = lost().within(Duration::from_millis(300)).last_resort(hangs, never);
+        for _ in 0..2 {
+            let error = zeroizer.zeroize().unwrap_err().to_string();
+            assert!(error.contains("letting go of it did not end"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_second_process_that_fails_lies_or_hangs_is_no_receipt() {
+        let (_, said) = line(small(), 0);
+        let (code, dirty) = line(small().with(Flaw::OverwritesNothing), 0);
+        assert_eq!(code, 1);
+        let (panicked, _) = line(small().with(Flaw::Panics), 0);
+        assert_eq!(panicked, 1);
+        let said = said.trim_end();
+        for (script, says) in [
+            ("exit 0".to_owned(), "what it said is no report"),
+            ("kill -9 $$".to_owned(), "ended with signal: 9"),
+            (format!("echo '{said}'; exit 1"), "ended with exit status: 1"),
+            (format!("echo '{said}'; echo '{said}'"), "no report"),
+            (format!("echo '{said} '; echo more"), "no report"),
+            (format!("echo '{}'", said.replace("\"total\":37748736", "\"total\":1")), "says of 1 bytes"),
+            (
+                format!("echo '{}'", said.replace("\"held\":0", "\"held\":8589934592")),
+                "8589934592 bytes of secret memory are still held",
+            ),
+            (format!("echo '{}'; exit 1", dirty.trim_end()), "still holds data after wiping"),
+            ("exec yes x".to_owned(), "ended with signal: 13"),
+        ] {
+            let mut zeroizer = lost().last_resort(|_| Ok(true), move || shell(&script));
+            let error = zeroizer.zeroize().unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("ILLEGAL_ADDRESS"), "{says}: {error}");
+        }
+        let mut zeroizer = lost().last_resort(|_| Ok(true), || Command::new("/nowhere/at/all"));
+        assert!(zeroizer.zeroize().unwrap_err().to_string().contains("cannot be started"));
+    }
+
+    #[test]
+    fn a_second_process_that_does_not_end_holds_nobody_up() {
+        let (_, said) = line(small(), 0);
+        let said = said.trim_end().to_owned();
+        for script in ["exec sleep 1000".to_owned(), format!("echo '{said}'; exec >&-; exec sleep 1000")] {
+            let limit = Duration::from_millis(300);
+            let mut zeroizer = lost().within(limit).last_resort(|_| Ok(true), move || shell(&script));
+            let began = Instant::now();
+            let error = zeroizer.zeroize().unwrap_err().to_string();
+            assert!(error.contains("did not end within 300ms"), "{error}");
+            assert!(began.elapsed() >= limit && began.elapsed() < limit * 20, "{:?}", began.elapsed());
+        }
+        // Its own limit, for the device that it finds.
+        let mut said = Vec::new();
+        let (hangs, limit) = (|| Ok(small().with(Flaw::HangsInTrim)), Duration::from_millis(300));
+        assert_eq!(second::wipe_for_another(|| Ok(0), hangs, limit, &mut said), 1);
+        assert!(String::from_utf8(said).unwrap().contains("did not answer within 300ms"));
     }
 }

@@ -12,6 +12,9 @@ pub const MARGIN: u64 = 32 << 20;
 /// Blocks are halved down to this: the granularity of CUDA's allocations.
 pub const SMALLEST_BLOCK: u64 = 2 << 20;
 
+pub(super) const NOT_REACHABLE: &str =
+    "registers, shared memory and caches of the device, and the driver's own staging buffers: not reachable from here";
+
 /// What a sweep did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swept {
@@ -158,9 +161,7 @@ impl Swept {
                  cuBLAS workspaces and CUDA graph memory still alive, and other processes on the device; the context's \
                  end returns them"
             ),
-            "registers, shared memory and caches of the device, and the driver's own staging buffers: not reachable from \
-             here"
-                .to_owned(),
+            NOT_REACHABLE.to_owned(),
         ]
     }
 }

@@ -5,6 +5,7 @@
 use candle_core::{DType, Result, Tensor, Var};
 
 use super::settings::AdamWSettings;
+use crate::crossing::{to_device, to_host};
 
 /// The optimizer and its state.
 pub struct AdamW {
@@ -64,14 +65,14 @@ impl AdamW {
     }
 
     pub(super) fn state(&self) -> Result<AdamWState> {
-        let (first, second) = (self.first.to_vec1()?, self.second.to_vec1()?);
+        let (first, second) = (to_host(&self.first)?, to_host(&self.second)?);
         Ok(AdamWState { first, second, steps: self.steps })
     }
 
     /// Takes the state and the weights of a checkpoint over, and sets the variables.
     pub(super) fn restore(&mut self, variables: &[(String, Var)], weights: &[f32], state: &AdamWState) -> Result<()> {
         let device = self.weights.device().clone();
-        let tensor = |values: &[f32]| Tensor::from_slice(values, self.weights.shape(), &device);
+        let tensor = |values: &[f32]| to_device(values, self.weights.shape(), &device);
         let (weights, first, second) = (tensor(weights)?, tensor(&state.first)?, tensor(&state.second)?);
         (self.weights, self.first, self.second, self.steps) = (weights, first, second, state.steps);
         scatter(&self.weights, variables)

@@ -10,6 +10,7 @@ use super::adamw::{AdamW, AdamWState, flat};
 use super::checkpoint::{Checkpoint, CheckpointState};
 use super::error::{data, device, model, tensor};
 use super::{Metrics, Settings};
+use crate::crossing::to_host;
 use crate::data::{Batch, BatchStream, Dataset};
 use crate::qwen::{Qwen2, QwenError, check_gradients};
 
@@ -115,9 +116,14 @@ impl Trainer {
         let batches: Vec<Batch> = (0..accumulate).map(|_| self.stream.next_batch()).collect();
         let targets: usize = batches.iter().map(Batch::targets).sum();
         let (mut gradients, mut total) = (None::<Tensor>, None::<Tensor>);
-        for (number, batch) in batches.iter().enumerate() {
+        // All of them while the device has nothing to do: sending waits for it.
+        let send = |(number, batch): (usize, &Batch)| {
             let dropout = (self.settings.lora.dropout > 0.0).then(|| self.dropout_seed(number as u64));
-            let loss = self.model.loss(batch, targets.max(1) as f64, dropout).map_err(failed)?;
+            self.model.send(batch, dropout).map_err(failed)
+        };
+        let sent = batches.iter().enumerate().map(send).collect::<Result<Vec<_>, _>>()?;
+        for (batch, sent) in batches.iter().zip(sent) {
+            let loss = self.model.loss_of(sent, targets.max(1) as f64).map_err(failed)?;
             let value = loss.value().detach();
             let store = loss.backward().map_err(failed)?;
             check_gradients(&self.variables, &store).map_err(failed)?;
@@ -157,7 +163,7 @@ impl Trainer {
             return Ok(());
         }
         let pairs = self.waiting.iter().flat_map(|(_, loss, norm)| [loss, norm]);
-        let values = flat(pairs).and_then(|values| values.to_vec1::<f32>());
+        let values = flat(pairs).and_then(|values| to_host::<f32>(&values));
         let values = values.map_err(|e| tensor("reading the loss", &e))?;
         for ((mut metrics, ..), pair) in std::mem::take(&mut self.waiting).into_iter().zip(values.chunks(2)) {
             let [loss, norm] = [pair.first(), pair.last()].map(|value| f64::from(value.copied().unwrap_or(f32::NAN)));
@@ -188,7 +194,7 @@ impl Trainer {
             sums.push(sum);
             targets += count;
         }
-        let sums = flat(&sums).and_then(|sums| sums.to_vec1::<f32>());
+        let sums = flat(&sums).and_then(|sums| to_host::<f32>(&sums));
         let sums = sums.map_err(|e| tensor("reading the evaluation", &e))?;
         let loss = sums.into_iter().map(f64::from).sum::<f64>() / targets.max(1) as f64;
         if !loss.is_finite() {
@@ -251,7 +257,7 @@ impl Trainer {
     }
 
     fn weights(&self) -> Result<Vec<f32>, WorkloadError> {
-        self.optimizer.weights().to_vec1().map_err(|e| tensor("reading the adapters", &e))
+        to_host(self.optimizer.weights()).map_err(|e| tensor("reading the adapters", &e))
     }
 
     fn parts(&self) -> Vec<(&str, usize)> {

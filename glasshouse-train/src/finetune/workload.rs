@@ -8,6 +8,7 @@ use super::error::{data, loading, model};
 use super::package::{ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, run_digest};
 use super::settings::{BaseModel, Precision, Settings};
 use super::trainer::{Evaluation, Trainer};
+use crate::crossing;
 use crate::data::{Dataset, DatasetSummary};
 use crate::qwen::adapter::{self, AdapterFiles};
 use crate::qwen::{Qwen2, QwenConfig, Weights};
@@ -168,6 +169,7 @@ impl Workload for QwenLora {
 
     fn release(&mut self) -> Result<(), WorkloadError> {
         self.state = State::Released;
+        crossing::release();
         Ok(())
     }
 }

@@ -3,6 +3,7 @@ use candle_nn::{AdamW, Optimizer as _, ParamsAdamW, SGD};
 
 use super::config::{MlpConfig, Optimizer};
 use super::data::MlpData;
+use crate::crossing::{self, to_device, to_host};
 
 /// Training by candle's autograd and `candle_nn`'s optimizers, on any candle device.
 ///
@@ -46,9 +47,9 @@ impl Autograd {
             .layers
             .iter()
             .map(|layer| {
-                let weight = Tensor::from_slice(slice(layer.weight.clone()), (layer.outputs, layer.inputs), device)?
-                    .to_dtype(dtype)?;
-                let bias = Tensor::from_slice(slice(layer.bias.clone()), layer.outputs, device)?.to_dtype(dtype)?;
+                let weight =
+                    to_device(slice(layer.weight.clone()), (layer.outputs, layer.inputs), device)?.to_dtype(dtype)?;
+                let bias = to_device(slice(layer.bias.clone()), layer.outputs, device)?.to_dtype(dtype)?;
                 Ok((Var::from_tensor(&weight)?, Var::from_tensor(&bias)?))
             })
             .collect::<candle_core::Result<Vec<_>>>()?;
@@ -60,8 +61,8 @@ impl Autograd {
             }
         };
         Ok(Self {
-            x: Tensor::from_slice(&data.x, (data.rows, data.inputs), device)?.to_dtype(dtype)?,
-            y: Tensor::from_slice(&data.y, (data.rows, data.outputs), device)?.to_dtype(dtype)?,
+            x: to_device(&data.x, (data.rows, data.inputs), device)?.to_dtype(dtype)?,
+            y: to_device(&data.y, (data.rows, data.outputs), device)?.to_dtype(dtype)?,
             vars,
             optimizer,
             device: device.clone(),
@@ -84,7 +85,7 @@ impl Autograd {
         }
         self.device.synchronize()?;
         match last {
-            Some(loss) => loss.to_dtype(DType::F64)?.to_scalar::<f64>(),
+            Some(loss) => Ok(to_host(&loss.to_dtype(DType::F64)?)?.first().copied().unwrap_or(f64::NAN)),
             None => Ok(f64::NAN),
         }
     }
@@ -94,7 +95,7 @@ impl Autograd {
     /// # Errors
     /// What candle says when the device fails.
     pub fn weights(&self) -> candle_core::Result<Vec<f32>> {
-        flat(self.tensors(), DType::F32)?.to_vec1()
+        to_host(&flat(self.tensors(), DType::F32)?)
     }
 
     /// [`weights`](Self::weights) as they are in f64.
@@ -102,7 +103,7 @@ impl Autograd {
     /// # Errors
     /// What candle says when the device fails.
     pub fn weights_f64(&self) -> candle_core::Result<Vec<f64>> {
-        flat(self.tensors(), DType::F64)?.to_vec1()
+        to_host(&flat(self.tensors(), DType::F64)?)
     }
 
     /// Where it computes.
@@ -120,6 +121,7 @@ impl Autograd {
         let zeroed = all.map(Tensor::zero_set).fold(Ok(()), Result::and);
         let device = self.device.clone();
         drop(self);
+        crossing::release();
         zeroed.and(device.synchronize())
     }
 

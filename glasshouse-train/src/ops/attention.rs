@@ -5,6 +5,7 @@ use super::heads::{gather, scatter};
 use super::memory::unwritten;
 use super::record::record;
 use super::softmax::Block;
+use crate::crossing::to_device;
 
 /// Where documents begin in a batch of packed rows, on the host and the device.
 #[derive(Clone)]
@@ -22,6 +23,18 @@ impl Packing {
     /// # Errors
     /// When there are not that many ids, or what candle says of the device.
     pub fn new(rows: usize, length: usize, documents: &[u32], device: &Device) -> Result<Self> {
+        let first = Self::firsts(rows, length, documents)?;
+        let on_device = to_device(&first, first.len(), device)?;
+        Ok(Self { rows, length, first, on_device })
+    }
+
+    /// From what [`firsts`](Self::firsts) gave, on the host and the device.
+    pub(crate) fn with(rows: usize, length: usize, first: Vec<u32>, on_device: Tensor) -> Self {
+        Self { rows, length, first, on_device }
+    }
+
+    /// The first token of each token's document within its row.
+    pub(crate) fn firsts(rows: usize, length: usize, documents: &[u32]) -> Result<Vec<u32>> {
         if length == 0 || documents.len() != rows * length {
             bail!("{} document ids for {rows} rows of {length}", documents.len());
         }
@@ -35,8 +48,7 @@ impl Packing {
                 first.push(start);
             }
         }
-        let on_device = Tensor::from_slice(&first, first.len(), device)?;
-        Ok(Self { rows, length, first, on_device })
+        Ok(first)
     }
 
     /// The first key that any of the queries from `query` on sees, down to a multiple of what matrix products like.

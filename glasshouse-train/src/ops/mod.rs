@@ -66,6 +66,8 @@ pub(crate) use cross_entropy::cross_entropy_forward;
 pub(crate) use gemm::gemm;
 pub(crate) use linear::Frozen;
 pub(crate) use lora::{Adapter, AdapterGradient, Adapters};
+#[cfg(feature = "cuda")]
+pub(crate) use memory::unwritten;
 pub(crate) use random::uniform;
 pub(crate) use rms_norm::{rms_norm_backward, rms_norm_forward};
 pub(crate) use rope::rope_in_place;

@@ -2,6 +2,7 @@ use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Tensor, bail};
 
 use super::host::{Number, with_floats, with_numbers, with_words};
 use super::record::record;
+use crate::crossing::to_device;
 
 /// Cosines and sines of rotary positions (Su et al. 2021, arXiv:2104.09864): angle of position p and pair i of a head is
 /// `p theta^(-2 i / dim)`. On the device, f32, up to the longest document.
@@ -24,7 +25,7 @@ impl RopeTable {
         let angles = |position: usize| frequencies.iter().map(move |frequency| position as f32 * frequency);
         let of = |f: fn(f32) -> f32| {
             let values: Vec<f32> = (0..positions).flat_map(angles).map(f).collect();
-            Tensor::from_vec(values, (positions, half), device)
+            to_device(&values, (positions, half), device)
         };
         Ok(Self { cos: of(f32::cos)?, sin: of(f32::sin)? })
     }

@@ -5,6 +5,7 @@ use super::build::{Builder, Parts, Source};
 use super::lora::tensor_name;
 use super::loss::{Counted, Loss, Tape};
 use super::{Batch, IGNORE, LoraConfig, QwenConfig, QwenError, Weights};
+use crate::crossing::all_to_device;
 use crate::ops::{Dropout, Packing, RopeTable, cross_entropy_forward, gemm, rms_norm_forward, take_rows};
 
 /// A Qwen2 model: the base frozen on one device, and adapters over it to train.
@@ -62,9 +63,27 @@ impl Qwen2 {
     /// # Errors
     /// [`QwenError::Batch`], [`QwenError::TooLong`], [`QwenError::OutOfMemory`], [`QwenError::Device`].
     pub fn loss(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> Result<Loss<'_>, QwenError> {
+        self.loss_of(self.send(batch, dropout)?, divisor)
+    }
+
+    /// Puts what a pass reads of a batch on the device, all of it together. It is waited for everything that the device has
+    /// to do before: who has several batches sends them first.
+    ///
+    /// # Errors
+    /// As [`loss`](Self::loss).
+    pub(crate) fn send(&self, batch: &Batch, dropout: Option<u64>) -> Result<Sent, QwenError> {
         batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
-        self.forward_keeping(batch, divisor, dropout)
-            .map_err(|error| self.failed("the forward pass", (batch.rows, batch.length), &error))
+        let sent = self.sent(batch, dropout);
+        sent.map_err(|error| self.failed("sending a batch", (batch.rows, batch.length), &error))
+    }
+
+    /// [`loss`](Self::loss) of a batch that was sent.
+    ///
+    /// # Errors
+    /// As `loss`.
+    pub(crate) fn loss_of(&self, sent: Sent, divisor: f64) -> Result<Loss<'_>, QwenError> {
+        let size = (sent.pass.rows, sent.pass.length);
+        self.forward_keeping(sent, divisor).map_err(|error| self.failed("the forward pass", size, &error))
     }
 
     /// Sum of the negative log likelihoods (f32, a scalar on the device) and how many targets there are; keeps nothing.
@@ -72,12 +91,12 @@ impl Qwen2 {
     /// # Errors
     /// As [`loss`](Self::loss).
     pub fn evaluate(&self, batch: &Batch) -> Result<(Tensor, usize), QwenError> {
-        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let Sent { tokens, pass, counted, .. } = self.send(batch, None)?;
         let run = || {
-            let Some(counted) = self.counted(batch)? else {
+            let Some(counted) = counted else {
                 return Tensor::zeros((), DType::F32, &self.device);
             };
-            let last = self.hidden(batch)?;
+            let last = self.hidden(&tokens, &pass)?;
             let normed = rms_norm_forward(&counted.of(&last)?, &self.parts.norm, self.config.rms_norm_eps)?;
             Ok(cross_entropy_forward(&normed, &self.parts.head, &counted.labels, 1.0, false)?.0)
         };
@@ -90,9 +109,9 @@ impl Qwen2 {
     /// # Errors
     /// As [`loss`](Self::loss).
     pub fn logits(&self, batch: &Batch) -> Result<Tensor, QwenError> {
-        batch.validate(self.config.vocab_size, self.config.max_position_embeddings)?;
+        let Sent { tokens, pass, .. } = self.send(batch, None)?;
         let run = || {
-            let last = self.hidden(batch)?;
+            let last = self.hidden(&tokens, &pass)?;
             let normed = rms_norm_forward(&last, &self.parts.norm, self.config.rms_norm_eps)?;
             let logits = Tensor::zeros((normed.dim(0)?, self.config.vocab_size), self.dtype, &self.device)?;
             gemm(&logits, &normed, &self.parts.head.t()?, 1.0, 0.0)?;
@@ -143,15 +162,15 @@ impl Qwen2 {
         })
     }
 
-    fn forward_keeping(&self, batch: &Batch, divisor: f64, dropout: Option<u64>) -> candle_core::Result<Loss<'_>> {
-        let size = (batch.rows, batch.length);
-        let Some(counted) = self.counted(batch)? else {
+    fn forward_keeping(&self, sent: Sent, divisor: f64) -> candle_core::Result<Loss<'_>> {
+        let Sent { tokens, pass, counted, targets } = sent;
+        let size = (pass.rows, pass.length);
+        let Some(counted) = counted else {
             let value = Tensor::zeros((), DType::F32, &self.device)?;
             return Ok(Loss { model: self, value, targets: 0, size, tape: None });
         };
-        let pass = self.pass(batch, dropout)?;
         let mut kept = Vec::with_capacity(self.parts.blocks.len());
-        let mut x = self.embed(batch)?;
+        let mut x = take_rows(&self.parts.embedding, &tokens)?;
         for block in &self.parts.blocks {
             let (y, activations) = block.forward(&x, &pass)?;
             kept.push(match self.recompute {
@@ -163,31 +182,36 @@ impl Qwen2 {
         let normed = rms_norm_forward(&counted.of(&x)?, &self.parts.norm, pass.eps)?;
         let (value, gradient) = cross_entropy_forward(&normed, &self.parts.head, &counted.labels, divisor, true)?;
         let tape = gradient.map(|gradient| Tape { pass, kept, last: x, counted, gradient });
-        Ok(Loss { model: self, value, targets: batch.targets(), size, tape })
+        Ok(Loss { model: self, value, targets, size, tape })
     }
 
-    fn hidden(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        let pass = self.pass(batch, None)?;
-        self.parts.blocks.iter().try_fold(self.embed(batch)?, |x, block| Ok(block.forward(&x, &pass)?.0))
+    fn hidden(&self, tokens: &Tensor, pass: &Pass) -> candle_core::Result<Tensor> {
+        let x = take_rows(&self.parts.embedding, tokens)?;
+        self.parts.blocks.iter().try_fold(x, |x, block| Ok(block.forward(&x, pass)?.0))
     }
 
-    fn embed(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        let tokens = Tensor::from_slice(&batch.tokens, batch.tokens.len(), &self.device)?;
-        take_rows(&self.parts.embedding, &tokens)
-    }
-
-    fn pass(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Pass> {
+    fn sent(&self, batch: &Batch, dropout: Option<u64>) -> candle_core::Result<Sent> {
+        let counted = |(_, label): &(u32, &u32)| **label != IGNORE;
+        let (places, labels): (Vec<u32>, Vec<u32>) = (0u32..).zip(&batch.labels).filter(counted).unzip();
+        // Without an index, all places are meant.
+        let index = if places.len() == batch.labels.len() { &[] } else { places.as_slice() };
+        let first = Packing::firsts(batch.rows, batch.length, &batch.documents)?;
         let needed = batch.positions.iter().max().map_or(1, |position| *position as usize + 1);
-        Ok(Pass {
+        let parts = [&batch.tokens, &batch.positions, first.as_slice(), &labels, index];
+        let [tokens, positions, first_there, labels_there, rows] = all_to_device(parts, &self.device)?;
+        let pass = Pass {
             rows: batch.rows,
             length: batch.length,
-            packing: Packing::new(batch.rows, batch.length, &batch.documents, &self.device)?,
-            positions: Tensor::from_slice(&batch.positions, batch.positions.len(), &self.device)?,
+            packing: Packing::with(batch.rows, batch.length, first, first_there),
+            positions,
             rope: self.rope(needed)?,
             eps: self.config.rms_norm_eps,
             scale: self.lora.scale(),
             dropout: dropout.map(|seed| Dropout { p: self.lora.dropout, seed }),
-        })
+        };
+        let rows = (!index.is_empty()).then_some(rows);
+        let counted = (!labels.is_empty()).then_some(Counted { rows, labels: labels_there });
+        Ok(Sent { tokens, pass, counted, targets: labels.len() })
     }
 
     /// The table, made once for the longest sequence so far.
@@ -201,22 +225,6 @@ impl Qwen2 {
                 Ok(slot.insert(table).clone())
             }
         }
-    }
-
-    /// None when no label counts.
-    fn counted(&self, batch: &Batch) -> candle_core::Result<Option<Counted>> {
-        let places: Vec<u32> =
-            (0u32..).zip(&batch.labels).filter(|(_, label)| **label != IGNORE).map(|(place, _)| place).collect();
-        let labels: Vec<u32> = batch.labels.iter().copied().filter(|label| *label != IGNORE).collect();
-        if labels.is_empty() {
-            return Ok(None);
-        }
-        let labels = Tensor::from_vec(labels, places.len(), &self.device)?;
-        let rows = match places.len() == batch.labels.len() {
-            true => None,
-            false => Some(Tensor::from_slice(&places, places.len(), &self.device)?),
-        };
-        Ok(Some(Counted { rows, labels }))
     }
 
     /// An error of candle's in a pass over so many rows of such a length.
@@ -237,6 +245,15 @@ impl Qwen2 {
             other => other,
         }
     }
+}
+
+/// A batch on the device.
+pub(crate) struct Sent {
+    tokens: Tensor,
+    pass: Pass,
+    /// None when no label counts.
+    counted: Option<Counted>,
+    targets: usize,
 }
 
 /// All memory of the CUDA device in use.

@@ -163,6 +163,8 @@ impl Weights {
             let (expected, found) = (shape.to_vec(), stored.shape.to_vec());
             return Err(QwenError::TensorShape { name: name.to_owned(), expected, found });
         }
+        // A base model's files are public, and gigabytes: they go as they lie.
+        #[allow(clippy::disallowed_methods)]
         Tensor::from_raw_buffer(&stored.bytes()?, stored.dtype, shape, device)
             .and_then(|tensor| tensor.to_dtype(dtype))
             .map_err(|error| QwenError::candle(&format!("loading {name}"), &error))

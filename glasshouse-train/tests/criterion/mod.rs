@@ -5,6 +5,7 @@
 //! depend on a gradient's size, turn that into whole learning rates wherever the gradient is close to 0. Two right
 //! orders of f32 summation then part by 1e-3 of the weights; notes/gpu-mlp.md has the numbers. So training starts from
 //! data with no pre-activation near 0, and each part is checked where rounding does not hide it; see [`Case`].
+#![allow(clippy::disallowed_methods)] // numbers of tests alone
 
 use std::collections::BTreeMap;
 use std::error::Error;

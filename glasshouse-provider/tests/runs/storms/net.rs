@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use glasshouse_provider::wire::AckRequest;
 
+use super::check::whole_lines;
 use crate::relay::{self, Request};
 
 /// What happens to a message, be it a request or an answer.
@@ -56,6 +57,8 @@ pub(super) struct Storm {
     pub(super) faults: Mutex<BTreeMap<Fault, u64>>,
     /// Releases that left the owner.
     pub(super) releases: AtomicUsize,
+    /// What the owner sent to prove or be proven something, by the last part of its path: others may send it again.
+    pub(super) overheard: Mutex<Vec<(&'static str, Vec<u8>)>>,
     /// Records that the owner said were durable.
     pub(super) acknowledged: AtomicU64,
     pub(super) wrong: Mutex<Vec<String>>,
@@ -65,6 +68,11 @@ impl Storm {
     pub(super) fn new(seed: u64, store: PathBuf) -> Self {
         let rng = Rng::new(seed);
         let rate = [0, 30, 80, 150, 300][rng.below(5)];
+        Self::with_rate(rng, rate, store)
+    }
+
+    /// Of a thousand messages, so many suffer.
+    pub(super) fn with_rate(rng: Rng, rate: u64, store: PathBuf) -> Self {
         Self {
             rng,
             rate,
@@ -73,6 +81,7 @@ impl Storm {
             messages: AtomicUsize::new(0),
             faults: Mutex::default(),
             releases: AtomicUsize::new(0),
+            overheard: Mutex::default(),
             acknowledged: AtomicU64::new(0),
             wrong: Mutex::default(),
         }
@@ -95,14 +104,17 @@ impl Storm {
 
     /// What the owner does is looked at before anything happens to it.
     fn watch(&self, request: &Request) {
+        let body = &request.bytes[relay::head_end(&request.bytes).unwrap()..];
+        if request.line.ends_with("/challenge") {
+            self.overheard.lock().unwrap().push(("challenge", body.to_vec()));
+        }
         if request.line.ends_with("/release") {
+            self.overheard.lock().unwrap().push(("release", body.to_vec()));
             self.releases.fetch_add(1, SeqCst);
         }
         if request.line.ends_with("/ack") {
-            let body = &request.bytes[relay::head_end(&request.bytes).unwrap()..];
             let AckRequest { through } = serde_json::from_slice(body).unwrap();
-            let store = std::fs::read_to_string(&self.store).unwrap();
-            let kept = store.lines().filter(|line| line.contains(r#""entry":"kept""#)).count() as u64;
+            let kept = whole_lines(&self.store).iter().filter(|line| line.contains(r#""entry":"kept""#)).count() as u64;
             if through >= kept {
                 let wrong = format!("{} records were acknowledged when {kept} were durable", through + 1);
                 self.wrong.lock().unwrap().push(wrong);
@@ -213,17 +225,26 @@ fn slowly(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// SplitMix64. Which message a number falls to depends on the machine: a seed is a kind of weather, not a film.
-struct Rng(AtomicU64);
+pub(super) struct Rng(AtomicU64);
 
 impl Rng {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(AtomicU64::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)))
     }
 
-    fn below(&self, limit: usize) -> usize {
+    pub(super) fn below(&self, limit: usize) -> usize {
         let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, SeqCst);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) % limit.max(1) as u64) as usize
+    }
+
+    /// Whether something happens that so often happens, of a hundred times.
+    pub(super) fn chance(&self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(super) fn millis(&self, from: usize, to: usize) -> Duration {
+        Duration::from_millis((from + self.below(to - from)) as u64)
     }
 }

@@ -20,8 +20,8 @@ use super::super::plan::{Gemm, Op, Plan, STATE, Tiles, UpdateOp};
 use super::launch::{int, line, split, word};
 use crate::cuda_zeroizer::PinnedBuffer;
 
-/// Values that cross at a time.
-const STAGING: usize = 4 << 20 >> 2;
+/// Bytes that cross at a time.
+const STAGING: usize = 4 << 20;
 /// What NVIDIA recommends for Hopper (cuBLAS, "cublasSetWorkspace"), in f32 values; one for each stream, of our own, so
 /// that cuBLAS chooses the same algorithms every time and allocates nothing.
 const WORKSPACE: usize = 32 << 20 >> 2;

@@ -20,6 +20,7 @@ use super::config::QwenConfig;
 use super::error::QwenError;
 use super::lora::{LoraConfig, tensor_name};
 use super::model::Qwen2;
+use crate::crossing::{to_device, to_host};
 use config::config_json;
 pub use config::lora_config;
 
@@ -44,8 +45,8 @@ pub struct AdapterFiles {
 pub fn export(model: &Qwen2, base: Option<&str>) -> Result<AdapterFiles, QwenError> {
     let mut tensors = Vec::with_capacity(model.trainable().len());
     for (name, variable) in model.trainable() {
-        let values = variable.flatten_all().and_then(|flat| flat.to_vec1::<f32>());
-        let values = values.map_err(|error| QwenError::candle(&format!("reading {name} back"), &error))?;
+        let values = to_host::<f32>(variable.as_tensor())
+            .map_err(|error| QwenError::candle(&format!("reading {name} back"), &error))?;
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         tensors.push((name.clone(), variable.dims().to_vec(), bytes));
     }
@@ -164,6 +165,7 @@ pub fn tensors(
     }
 }
 
+#[allow(clippy::disallowed_methods)] // to the CPU, and from there as everything
 fn tensor(name: &str, view: &TensorView<'_>, device: &Device) -> Result<Tensor, QwenError> {
     let dtype = match view.dtype() {
         Dtype::F32 => DType::F32,
@@ -171,8 +173,9 @@ fn tensor(name: &str, view: &TensorView<'_>, device: &Device) -> Result<Tensor, 
         Dtype::BF16 => DType::BF16,
         other => return Err(QwenError::TensorType { name: name.to_owned(), found: format!("{other:?}") }),
     };
-    Tensor::from_raw_buffer(view.data(), dtype, view.shape(), device)
-        .and_then(|tensor| tensor.to_dtype(DType::F32))
+    Tensor::from_raw_buffer(view.data(), dtype, view.shape(), &Device::Cpu)
+        .and_then(|tensor| to_host::<f32>(&tensor.to_dtype(DType::F32)?))
+        .and_then(|values| to_device(&values, view.shape(), device))
         .map_err(|error| QwenError::candle(&format!("reading {name}"), &error))
 }
 

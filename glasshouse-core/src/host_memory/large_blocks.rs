@@ -1,0 +1,230 @@
+//! Large blocks of the global allocator in pages of their own: out of core dumps, and locked as far as the limit allows.
+//!
+//! A stretch of addresses is reserved once, so that a block is told by its address and an ordinary one stays an ordinary
+//! one. Pages of a block that was wiped and freed are kept for the next one, as the C library does: without that every
+//! tensor would be faulted in anew. Nothing here allocates, panics, takes a lock or changes `errno`.
+#![allow(unsafe_code)] // blocks come and go as raw pointers
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects
+)]
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use super::reserved::Reserved;
+use super::slots::{LARGE, REGION_BITS, Slot, Slots, State, addresses};
+use crate::traits::LargeBlocks;
+
+/// Wiped pages that are kept for the next blocks, in bytes at most. Larger blocks than `LARGEST_KEPT` keep none (the C
+/// library gives them back as well).
+const KEPT: usize = 256 << 20;
+const LARGEST_KEPT: usize = 32 << 20;
+
+static SPACE: OnceLock<Option<Space>> = OnceLock::new();
+static SLOTS: Slots = Slots::new();
+static COUNTS: Counts = Counts::new();
+static KEPT_NOW: AtomicUsize = AtomicUsize::new(0);
+
+/// From now on, and for good. Once for a process; it does not ask for memory beyond addresses.
+pub(super) fn begin() {
+    SPACE.get_or_init(Space::reserve);
+}
+
+/// What became of large blocks; nothing when it never began.
+pub(super) fn tally() -> Option<LargeBlocks> {
+    SPACE.get().map(|_| COUNTS.tally())
+}
+
+/// A block of zeros in pages of its own. Nothing when it has not begun, or there are none to be had: then the block is an
+/// ordinary one, and is counted.
+pub(super) fn take(layout: Layout) -> Option<NonNull<u8>> {
+    let space = SPACE.get()?;
+    let taken = space.as_ref().and_then(|space| space.take(layout));
+    match taken {
+        Some((_, locked)) => COUNTS.born(layout.size(), locked),
+        None => COUNTS.ordinary(layout.size()),
+    }
+    taken.map(|(block, _)| block)
+}
+
+/// Whether [`take`] gave this block.
+pub(super) fn holds(block: *const u8) -> bool {
+    SPACE.get().and_then(Option::as_ref).is_some_and(|space| space.reserved.offset(block).is_some())
+}
+
+/// Makes a block longer or shorter where it lies. What it gains is zeros; what it loses the caller wipes. False when it
+/// has to move.
+///
+/// # Safety
+/// The caller owns the block of `old` bytes that [`take`] gave.
+pub(super) unsafe fn resize(block: *mut u8, old: usize, new: usize) -> bool {
+    let Some((space, slot)) = owner(block) else { return false };
+    let before = SLOTS.state(slot);
+    // A block that lost most of its bytes moves, and its pages are free for others.
+    if new < LARGE || new > slot.size() || new < before.open / 4 {
+        return false;
+    }
+    let Some(after) = space.settle(slot, before, new) else { return false };
+    COUNTS.gone(old, before.locked);
+    COUNTS.born(new, after.locked);
+    true
+}
+
+/// Takes a block back.
+///
+/// # Safety
+/// The caller gives up the block of `size` bytes that [`take`] gave, and has wiped it.
+pub(super) unsafe fn give_back(block: *mut u8, size: usize) {
+    let Some((space, slot)) = owner(block) else { return };
+    let state = SLOTS.state(slot);
+    COUNTS.gone(size, state.locked);
+    // SAFETY: the caller's promise.
+    let kept = if keep(state.open) { Some(space.rest(slot, state)) } else { unsafe { space.close(slot, state) } };
+    // Pages that could not be closed are wiped, and are not used again.
+    if let Some(state) = kept {
+        SLOTS.set_state(slot, state);
+        SLOTS.give_back(slot);
+    }
+}
+
+fn owner(block: *const u8) -> Option<(&'static Space, Slot)> {
+    let space = SPACE.get()?.as_ref()?;
+    Some((space, Slots::at(space.reserved.offset(block)?, space.region_bits)?))
+}
+
+fn keep(open: usize) -> bool {
+    let more = |kept: usize| kept.checked_add(open).filter(|kept| *kept <= KEPT);
+    open <= LARGEST_KEPT && KEPT_NOW.fetch_update(Relaxed, Relaxed, more).is_ok()
+}
+
+/// The slots' addresses.
+struct Space {
+    reserved: Reserved,
+    region_bits: u32,
+    /// Bytes that may still be locked; nothing when there is no limit.
+    lockable: Option<AtomicUsize>,
+}
+
+impl Space {
+    fn reserve() -> Option<Self> {
+        REGION_BITS.iter().find_map(|bits| {
+            let reserved = Reserved::new(addresses(*bits), LARGE)?;
+            // Under a limit half of it, so that a package's own plaintext and keys, which are locked when they come, still
+            // can be.
+            let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 2));
+            Some(Self { reserved, region_bits: *bits, lockable })
+        })
+    }
+
+    fn take(&self, layout: Layout) -> Option<(NonNull<u8>, bool)> {
+        if layout.align() > LARGE {
+            return None;
+        }
+        let slot = SLOTS.take(layout.size(), self.region_bits)?;
+        let before = SLOTS.state(slot);
+        let taken = self.settle(slot, before, layout.size()).zip(self.reserved.at(slot.offset, slot.size()));
+        match &taken {
+            Some(_) => drop(KEPT_NOW.fetch_sub(before.open, Relaxed)),
+            None => SLOTS.give_back(slot),
+        }
+        taken.map(|(after, block)| (block, after.locked))
+    }
+
+    /// Opens and locks what a block of so many bytes needs.
+    fn settle(&self, slot: Slot, before: State, size: usize) -> Option<State> {
+        let open = before.open.max(slot.to_open(size));
+        let more = open.wrapping_sub(before.open);
+        if more > 0 && !self.reserved.open(slot.offset.wrapping_add(before.open), more) {
+            return None;
+        }
+        let mut after = State { open, ..before };
+        if more > 0 || !before.locked {
+            self.unlock(slot, before);
+            after.locked = self.lock(slot, open);
+        }
+        SLOTS.set_state(slot, after);
+        Some(after)
+    }
+
+    /// Free pages under a limit are not locked: those in use need it more.
+    fn rest(&self, slot: Slot, state: State) -> State {
+        self.unlock(slot, state);
+        State { locked: state.locked && self.lockable.is_none(), ..state }
+    }
+
+    /// # Safety
+    /// Nobody uses the slot's pages any more.
+    unsafe fn close(&self, slot: Slot, state: State) -> Option<State> {
+        self.unlock(slot, state);
+        // SAFETY: the caller's promise.
+        unsafe { self.reserved.close(slot.offset, state.open) }.then(State::default)
+    }
+
+    fn lock(&self, slot: Slot, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        let allowed = self.lockable.as_ref().is_none_or(|left| left.fetch_update(Relaxed, Relaxed, less).is_ok());
+        let locked = allowed && self.reserved.lock(slot.offset, bytes);
+        if let Some(left) = self.lockable.as_ref().filter(|_| allowed && !locked) {
+            left.fetch_add(bytes, Relaxed);
+        }
+        locked
+    }
+
+    /// Where there is no limit, closing pages unlocks them, and nothing else does.
+    fn unlock(&self, slot: Slot, state: State) {
+        if let Some(left) = self.lockable.as_ref().filter(|_| state.locked) {
+            self.reserved.unlock(slot.offset, state.open);
+            left.fetch_add(state.open, Relaxed);
+        }
+    }
+}
+
+/// Bytes as they were asked for.
+struct Counts {
+    live: AtomicU64,
+    peak: AtomicU64,
+    unlocked: AtomicU64,
+    unlocked_peak: AtomicU64,
+    ordinary: AtomicU64,
+}
+
+impl Counts {
+    const fn new() -> Self {
+        let [live, peak, unlocked, unlocked_peak, ordinary] = [const { AtomicU64::new(0) }; 5];
+        Self { live, peak, unlocked, unlocked_peak, ordinary }
+    }
+
+    fn born(&self, size: usize, locked: bool) {
+        let size = size as u64;
+        self.peak.fetch_max(self.live.fetch_add(size, Relaxed).wrapping_add(size), Relaxed);
+        if !locked {
+            self.unlocked_peak.fetch_max(self.unlocked.fetch_add(size, Relaxed).wrapping_add(size), Relaxed);
+        }
+    }
+
+    fn gone(&self, size: usize, locked: bool) {
+        self.live.fetch_sub(size as u64, Relaxed);
+        if !locked {
+            self.unlocked.fetch_sub(size as u64, Relaxed);
+        }
+    }
+
+    fn ordinary(&self, size: usize) {
+        self.ordinary.fetch_add(size as u64, Relaxed);
+    }
+
+    fn tally(&self) -> LargeBlocks {
+        LargeBlocks {
+            from_bytes: LARGE as u64,
+            peak_bytes: self.peak.load(Relaxed),
+            unlocked_peak_bytes: self.unlocked_peak.load(Relaxed),
+            ordinary_bytes: self.ordinary.load(Relaxed),
+        }
+    }
+}

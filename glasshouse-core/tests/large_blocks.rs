@@ -1,0 +1,394 @@
+//! Large blocks of the zero-on-free allocator: their contents, their pages, and what cannot be locked. The kernel is the
+//! witness: `VmFlags` of /proc/self/smaps and `VmLck` of /proc/self/status.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of a test
+#![allow(unsafe_code)] // an allocator is unsafe to call, and what lies in freed pages is read where it is
+
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::io::BufRead as _;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use glasshouse_core::host_memory::{HostZeroizer, ZeroOnFree};
+use glasshouse_core::secret::{Ledger, Secret, SecretBuffer};
+use glasshouse_core::traits::{LargeBlocks, Zeroizer as _};
+use proptest::prelude::*;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+#[global_allocator]
+static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
+
+const LARGE: usize = 64 << 10;
+/// Names the limits under which a test of its own process runs.
+const CHILD: &str = "GLASSHOUSE_TEST_LIMITS";
+
+/// Counts and locks are the process's: one test at a time.
+fn guarded() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    ZeroOnFree::guard_large_blocks();
+    one
+}
+
+/// A block with its own pattern, which it must still have whenever it is looked at.
+struct Block {
+    at: *mut u8,
+    layout: Layout,
+    seed: u8,
+}
+
+impl Block {
+    fn new(size: usize, align: usize, seed: u8, zeroed: bool) -> Self {
+        let layout = Layout::from_size_align(size.max(1), align).unwrap();
+        // SAFETY: a layout that is not empty.
+        let at = unsafe { if zeroed { alloc_zeroed(layout) } else { alloc(layout) } };
+        assert!(!at.is_null() && at.addr().is_multiple_of(align));
+        if zeroed || ZeroOnFree::guards(at) {
+            // SAFETY: zeros by `alloc_zeroed`, or pages of its own, which are zeros until they are written.
+            assert!(unsafe { std::slice::from_raw_parts(at, layout.size()) }.iter().all(|byte| *byte == 0));
+        }
+        let mut block = Self { at, layout, seed };
+        block.write(0);
+        block
+    }
+
+    /// Bytes that repeat after 251, which divides no size here: what is moved by a page is seen.
+    fn write(&mut self, from: usize) {
+        // SAFETY: inside the block, which was written up to there.
+        unsafe { self.at.add(from).write_bytes(0, self.layout.size() - from) };
+        // SAFETY: the block is the caller's, and all of it is initialized.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.at, self.layout.size()) };
+        let period = period(self.seed);
+        bytes.chunks_mut(251).for_each(|chunk| chunk.copy_from_slice(&period[..chunk.len()]));
+    }
+
+    fn check(&self, size: usize) {
+        let period = period(self.seed);
+        // SAFETY: written in full when it was made or grown.
+        let bytes = unsafe { std::slice::from_raw_parts(self.at, size) };
+        assert!(bytes.chunks(251).all(|chunk| *chunk == period[..chunk.len()]));
+    }
+
+    fn resize(&mut self, size: usize) {
+        let old = self.layout.size();
+        // SAFETY: the block's own layout; the new size is not zero.
+        self.at = unsafe { realloc(self.at, self.layout, size.max(1)) };
+        assert!(!self.at.is_null());
+        self.layout = Layout::from_size_align(size.max(1), self.layout.align()).unwrap();
+        self.check(old.min(size));
+        self.write(old.min(size));
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.check(self.layout.size());
+        // SAFETY: allocated with this layout.
+        unsafe { dealloc(self.at, self.layout) };
+    }
+}
+
+fn period(seed: u8) -> [u8; 251] {
+    std::array::from_fn(|index| (index as u8).wrapping_mul(7).wrapping_add(seed) | 1)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    New { size: usize, align: u32, zeroed: bool },
+    Resize { which: usize, size: usize },
+    Free { which: usize },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let size =
+        prop_oneof![4 => LARGE / 2..LARGE * 2, 3 => LARGE..20 * LARGE, 2 => LARGE - 2..LARGE + 2, 1 => 1..40 * LARGE];
+    let step = prop_oneof![
+        3 => (size.clone(), 0..18_u32, any::<bool>()).prop_map(|(size, align, zeroed)| Step::New { size, align, zeroed }),
+        3 => (any::<usize>(), size).prop_map(|(which, size)| Step::Resize { which, size }),
+        2 => any::<usize>().prop_map(|which| Step::Free { which }),
+    ];
+    proptest::collection::vec(step, 1..24)
+}
+
+fn carry_out(steps: Vec<Step>) {
+    let mut blocks: Vec<Block> = Vec::new();
+    for (seed, step) in steps.into_iter().enumerate() {
+        match step {
+            Step::New { size, align, zeroed } => blocks.push(Block::new(size, 1 << align, seed as u8, zeroed)),
+            Step::Resize { which, size } if !blocks.is_empty() => {
+                let which = which % blocks.len();
+                blocks[which].resize(size);
+            }
+            Step::Free { which } if !blocks.is_empty() => drop(blocks.swap_remove(which % blocks.len())),
+            Step::Resize { .. } | Step::Free { .. } => {}
+        }
+        blocks.iter().for_each(|block| block.check(block.layout.size()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn blocks_keep_their_contents_whatever_is_done(steps in steps()) {
+        let _one = guarded();
+        carry_out(steps);
+    }
+}
+
+#[test]
+fn threads_never_share_a_block() {
+    let _one = guarded();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for round in 0..20_usize {
+                    let sizes = [LARGE, LARGE + round, 3 * LARGE, LARGE];
+                    let _blocks = sizes.map(|size| Block::new(size, 8, (thread * 31 + round) as u8, false));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_tensor_is_out_of_dumps_and_locked_and_its_pages_go_back() {
+    let _one = guarded();
+    let (before, size) = (locked_kib(), 48 << 20);
+    let tensor = vec![1.5_f32; size / 4];
+    let at = tensor.as_ptr().addr();
+    assert!(ZeroOnFree::guards(tensor.as_ptr().cast()));
+    let flags = flags(at);
+    assert!(flags.contains("rd wr") && flags.contains(" dd"), "{flags}");
+    // Asked of another part of this crate, which locks on its own account.
+    let unlocked = || Ledger::process().tally().unlocked;
+    let may_lock = {
+        let _package = SecretBuffer::zeroed(size);
+        unlocked() == 0
+    };
+    assert_eq!(flags.contains(" lo"), may_lock, "{flags}");
+    assert!(!may_lock || locked_kib() >= before + size / 1024, "{} kB locked", locked_kib());
+    drop(tensor);
+    assert!(locked_kib() < before + 1024, "{} kB locked, {before} before", locked_kib()); // a test's own text is a block, too
+    let after = self::flags(at);
+    assert!(!after.contains("rd") && after.contains(" dd") && !after.contains(" lo"), "{after}");
+}
+
+#[test]
+fn blocks_own_their_pages() {
+    let _one = guarded();
+    let blocks: Vec<_> = (1..40).map(|n| vec![1_u8; LARGE + n]).collect();
+    let mut pages: Vec<_> =
+        blocks.iter().flat_map(|b| [b.as_ptr().addr() >> 12, (b.as_ptr().addr() + b.len() - 1) >> 12]).collect();
+    pages.sort_unstable();
+    pages.dedup();
+    assert_eq!(pages.len(), 2 * blocks.len());
+    let small = vec![1_u8; LARGE - 1];
+    assert!(!ZeroOnFree::guards(small.as_ptr()));
+}
+
+#[test]
+fn pages_that_are_kept_are_wiped_and_stay_out_of_dumps() {
+    let _one = guarded();
+    for shrink in [false, true] {
+        let mut block = vec![0xa5_u8; 5 * LARGE];
+        let (at, size) = (block.as_ptr(), block.len());
+        if shrink {
+            block.truncate(2 * LARGE);
+            block.shrink_to_fit();
+            assert_eq!(block.as_ptr(), at, "it shrinks where it lies");
+            // SAFETY: pages of the block's slot, still open; nobody writes there.
+            let lost = unsafe { std::slice::from_raw_parts(at.add(2 * LARGE), 3 * LARGE) };
+            assert!(lost.iter().all(|byte| *byte == 0), "what a block lost");
+        }
+        drop(block);
+        assert!(flags(at.addr()).contains("rd wr") && flags(at.addr()).contains(" dd"));
+        // SAFETY: kept pages stay open, and no other test takes a block meanwhile.
+        assert!(unsafe { std::slice::from_raw_parts(at, size) }.iter().all(|byte| *byte == 0), "a freed block");
+    }
+}
+
+#[test]
+fn blocks_that_are_never_written_take_no_memory() {
+    let _one = guarded();
+    let before = resident_kib();
+    let block = Layout::from_size_align(4 << 30, 8).unwrap();
+    // SAFETY: not empty. Given back without a wipe of what was never touched: the mapping stays with the process.
+    let at = unsafe { alloc_zeroed(block) };
+    assert!(!at.is_null() && ZeroOnFree::guards(at));
+    assert!(resident_kib() < before + 64 * 1024, "locked when it is touched, not before");
+}
+
+#[test]
+fn too_much_is_refused_and_not_found_out_later() {
+    let _one = guarded();
+    let physical = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let physical = kib(&physical, "MemTotal:") * 1024 + kib(&physical, "SwapTotal:") * 1024;
+    for bytes in [physical + (1 << 30), 100 << 30, isize::MAX as usize] {
+        if bytes > physical && !overcommits() {
+            assert!(Vec::<u8>::new().try_reserve_exact(bytes).is_err(), "{bytes}");
+        }
+    }
+}
+
+#[test]
+fn errno_is_left_alone() {
+    let _one = guarded();
+    // SAFETY: the thread's own.
+    let errno = || unsafe { *libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = 77 };
+    drop(std::hint::black_box(vec![1_u8; 3 * LARGE]));
+    drop(std::hint::black_box(vec![1_u8; 40 << 20]));
+    assert_eq!(errno(), 77);
+}
+
+#[test]
+fn a_forked_child_has_what_its_parent_had() {
+    let _one = guarded();
+    let block = Block::new(3 * LARGE, 8, 9, false);
+    // SAFETY: the child only takes and gives back large blocks, for which it needs no lock, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        block.check(3 * LARGE);
+        drop(Block::new(5 * LARGE, 8, 1, false));
+        drop(block);
+        // SAFETY: ends the child without the test's exit handlers.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 1;
+    // SAFETY: the child just made.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0);
+}
+
+/// What gdb writes, which reads `VmFlags` as the kernel's own dumps do.
+#[test]
+fn a_core_has_small_blocks_and_no_large_ones() {
+    let _one = guarded();
+    let canaries = [Secret::<64>::random().unwrap(), Secret::<64>::random().unwrap()];
+    let (mut small, mut large) = (vec![0_u8; 1000], vec![0_u8; 2 * LARGE]);
+    small[500..564].copy_from_slice(canaries[0].expose());
+    large[500..564].copy_from_slice(canaries[1].expose());
+    assert!(ZeroOnFree::guards(large.as_ptr()) && !ZeroOnFree::guards(small.as_ptr()));
+    let folder = tempfile::tempdir().unwrap();
+    let mut gcore = Command::new("gcore");
+    gcore.arg("-o").arg(folder.path().join("core")).arg(std::process::id().to_string()).stdin(Stdio::null());
+    let Ok(output) = gcore.output() else {
+        let must = std::env::var("GLASSHOUSE_NO_SKIPS").unwrap_or_default();
+        assert!(!must.contains("gcore") && must != "all", "gcore must not be left out here");
+        return eprintln!("SKIPPED: no gcore here (install gdb), so no core is looked at");
+    };
+    let core = std::fs::read(folder.path().join(format!("core.{}", std::process::id())));
+    let core = core.unwrap_or_else(|error| panic!("{error}; {}", String::from_utf8_lossy(&output.stderr)));
+    let found = canaries.map(|canary| count(&core, canary.expose()));
+    assert_eq!(found, [1, 0], "the small block's, and nothing of the large one's");
+}
+
+fn count(mut bytes: &[u8], wanted: &[u8; 64]) -> usize {
+    let mut found = 0;
+    while bytes.skip_until(wanted[0]).is_ok_and(|skipped| skipped > 0) {
+        found += usize::from(bytes.starts_with(&wanted[1..]));
+    }
+    found
+}
+
+/// In a process of its own under each limit; without one it has nothing to do.
+#[test]
+fn under_limits() {
+    let Ok(limits) = std::env::var(CHILD) else {
+        for limits in ["locked 0", "locked 1024", "addresses"] {
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", "under_limits", "--nocapture"]).env(CHILD, limits).output().unwrap();
+            assert!(output.status.success(), "{limits}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        return;
+    };
+    let set = |resource, bytes| {
+        setrlimit(resource, Rlimit { current: Some(bytes), maximum: getrlimit(resource).maximum }).unwrap();
+    };
+    match limits.split_once(' ') {
+        Some((_, kib)) => under_a_lock_limit(kib.parse::<usize>().unwrap() << 10, set),
+        None => {
+            set(Resource::As, 8 << 30);
+            ZeroOnFree::guard_large_blocks();
+            let tally = with(&[LARGE, 9 * LARGE], || assert!(!ZeroOnFree::guards(vec![1_u8; LARGE].as_ptr())));
+            assert!(tally.ordinary_bytes >= 11 * LARGE as u64, "{tally:?}");
+            assert_eq!(tally.peak_bytes, 0);
+            let lines = HostZeroizer::new().zeroize().unwrap().not_covered;
+            assert!(lines.iter().any(|line| line.contains("had no pages of their own")), "{lines:?}");
+        }
+    }
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(8));
+    let carry_out = |steps| {
+        carry_out(steps);
+        Ok(())
+    };
+    runner.run(&steps(), carry_out).unwrap();
+}
+
+fn under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
+    // Root may lock without limit (`CAP_IPC_LOCK`).
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, sets).unwrap();
+    set(Resource::Memlock, limit as u64);
+    ZeroOnFree::guard_large_blocks();
+    let half = limit / 2 / 1024;
+    let tally = with(&[4 * LARGE, 4 * LARGE, 4 * LARGE, 16 * LARGE], || {
+        assert_eq!(locked_kib(), half, "two of the first three, where there is a limit at all");
+    });
+    let unlocked = if limit == 0 { 28 } else { 20 } * LARGE as u64;
+    assert_eq!((tally.unlocked_peak_bytes, tally.ordinary_bytes), (unlocked, 0));
+    assert_eq!(locked_kib(), 0, "free pages are not locked");
+    // What became free is locked again, and a package's plaintext has the other half.
+    let again = [vec![1_u8; 4 * LARGE], vec![1; 4 * LARGE]];
+    let package = SecretBuffer::zeroed(LARGE);
+    assert_eq!(locked_kib(), if limit == 0 { 0 } else { half + 64 + 4 }, "and a page of keys");
+    drop((again, package));
+    let receipt = HostZeroizer::new().zeroize().unwrap();
+    assert_eq!(receipt.large_blocks.unwrap().unlocked_peak_bytes, unlocked);
+    let line = format!("swap: at most {unlocked} bytes of blocks from 65536 bytes on");
+    assert!(receipt.not_covered.iter().any(|said| said.starts_with(&line)), "{:?}", receipt.not_covered);
+}
+
+/// The count after blocks of these sizes were alive together.
+fn with(sizes: &[usize], look: impl Fn()) -> LargeBlocks {
+    let blocks: Vec<_> = sizes.iter().map(|size| vec![1_u8; *size]).collect();
+    look();
+    drop(blocks);
+    ZeroOnFree::large_blocks().unwrap()
+}
+
+fn overcommits() -> bool {
+    std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "1")
+}
+
+fn locked_kib() -> usize {
+    kib(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmLck:")
+}
+
+fn resident_kib() -> usize {
+    kib(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmRSS:")
+}
+
+fn kib(text: &str, name: &str) -> usize {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+/// What the kernel says of the mapping that holds an address.
+fn flags(address: usize) -> String {
+    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut inside = false;
+    for line in text.lines() {
+        if let Some((from, to)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-'))
+            && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
+        {
+            inside = (from..to).contains(&address);
+        } else if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
+            return flags.to_owned();
+        }
+    }
+    panic!("no mapping holds {address:#x}");
+}

@@ -39,7 +39,8 @@ use crate::supervisor::{Dial, Journal, OwnerTag, Patience, RentRequest, Rented, 
 pub trait Bench {
     /// The provider under test, with at least two offers for [`Bench::request`] where it has a choice.
     fn provider(&self) -> Arc<dyn Provider>;
-    /// Arranges it for the next create; false when this backend cannot have it.
+    /// Arranges it for the next create; false when this backend cannot have it. What [needs an agent](Trouble::needs_agent)
+    /// takes allocations that are one.
     fn arrange(&self, trouble: Trouble) -> bool;
     /// Ids of everything that bills, whatever the provider says.
     fn billing(&self) -> impl Future<Output = Vec<String>>;

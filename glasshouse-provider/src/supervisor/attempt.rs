@@ -26,9 +26,7 @@ impl Supervisor {
         }
         let (allocation, seen) = self.ask(offer, &spec, &mut entry).await?;
         let answered = Instant::now();
-        // By this clock: the one on the wall may be set while it waits.
-        let hidden =
-            |seen: bool| if seen { Duration::ZERO } else { core.patience.settle.saturating_sub(answered.elapsed()) };
+        let hidden = |seen: bool| if seen { Duration::ZERO } else { left(core.patience.settle, answered) };
         entry.id = Some(allocation.id.clone());
         if let Err(error) = core.journal.created(&entry.name, &allocation.id) {
             // Nothing goes on running that the journal cannot follow. It still has the name, should this not end it.
@@ -98,7 +96,7 @@ impl Supervisor {
             entry.id = Some(id.clone());
             return Err(self.rule_out(entry, error, core.patience.settle).await);
         }
-        let deadline = from_now(core.patience.settle);
+        let (answered, deadline) = (Instant::now(), from_now(core.patience.settle));
         loop {
             let mut wait = None;
             match core.answer("find", core.provider.find(&entry.name)).await {
@@ -119,7 +117,7 @@ impl Supervisor {
             pause(core.patience.poll, wait.as_ref(), deadline).await;
         }
         // Not seen over the whole time in which it would have shown. Still, only two sightings of absence close it.
-        Err(self.rule_out(entry, error, Duration::ZERO).await)
+        Err(self.rule_out(entry, error, left(core.patience.settle, answered)).await)
     }
 
     /// Ends whatever there may be, hidden or not.
@@ -137,6 +135,12 @@ impl Supervisor {
     fn launch_spec(&self, request: &RentRequest) -> Result<LaunchSpec, SupervisorError> {
         request.launch(self.owner.fresh_name()?)
     }
+}
+
+/// What is left of the time for which something may be hidden whose create was answered then. By this clock: the one on the
+/// wall may be set meanwhile. In whole seconds, so that this waits rather longer than shorter.
+fn left(settle: Duration, answered: Instant) -> Duration {
+    settle.saturating_sub(Duration::from_secs(answered.elapsed().as_secs()))
 }
 
 /// Whether another offer can fare better: not against one's own budget, account, key, journal or clock.

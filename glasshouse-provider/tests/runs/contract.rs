@@ -22,8 +22,12 @@ use crate::rented::{IMAGE, PATIENCE, filter, runpod, vast};
 use crate::supervisor::request;
 use crate::support::{Test, block_on};
 
-pub(crate) const TESTS: &[Test] =
-    &[("every_backend_keeps_the_supervisors_contract", every_backend_keeps_the_supervisors_contract)];
+pub(crate) const TESTS: &[Test] = &[
+    ("local_keeps_the_supervisors_contract", local_keeps_the_supervisors_contract),
+    ("segments_on_runpod", segments_on_runpod),
+    ("segments_on_vast", segments_on_vast),
+    ("segments_in_memory", segments_in_memory),
+];
 
 /// For troubles that last for ever.
 const BRIEF: Patience = Patience {
@@ -33,47 +37,44 @@ const BRIEF: Patience = Patience {
     ..Patience::LOCAL
 };
 
-/// On four backends at once, each in a thread of its own: most of it is waiting.
-fn every_backend_keeps_the_supervisors_contract() {
-    let of_segments = Trouble::ALL.into_iter().filter(|trouble| trouble.needs_agent()).collect::<Vec<_>>();
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let bench = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF).at_once(4);
-            let arranged = block_on(supervised(bench));
-            let missing = Trouble::ALL.into_iter().filter(|trouble| !arranged.contains(trouble)).collect::<Vec<_>>();
-            assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
-        });
-        for segments in [segments_on_runpod, segments_on_vast, segments_in_memory] {
-            let expected = &of_segments;
-            scope.spawn(move || assert_eq!(segments(), *expected));
-        }
-    });
+fn local_keeps_the_supervisors_contract() {
+    let bench = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF).at_once(4);
+    let arranged = block_on(supervised(bench));
+    let missing = Trouble::ALL.into_iter().filter(|trouble| !arranged.contains(trouble)).collect::<Vec<_>>();
+    assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
 }
 
-fn segments_on_runpod() -> Vec<Trouble> {
-    block_on(supervised(async || {
+fn of_segments() -> Vec<Trouble> {
+    Trouble::ALL.into_iter().filter(|trouble| trouble.needs_agent()).collect()
+}
+
+fn segments_on_runpod() {
+    let arranged = block_on(supervised(async || {
         let served = Served::start(RunPod::with_machines(Default::default())).await;
         let provider = Arc::new(runpod(&served));
         let break_logs = |fake: &RunPod| fake.behave(|behaviour| behaviour.log_breaks = true);
         Manned { served, provider, billing: RunPod::billing, create: "POST pods", break_logs }
-    }))
+    }));
+    assert_eq!(arranged, of_segments());
 }
 
-fn segments_on_vast() -> Vec<Trouble> {
-    block_on(supervised(async || {
+fn segments_on_vast() {
+    let arranged = block_on(supervised(async || {
         let served = Served::start(Vast::with_machines(Default::default())).await;
         let provider = Arc::new(vast(&served));
         // At once where it is to be read, so that it is read more than once while it grows.
         let break_logs = |fake: &Vast| fake.behave(|behaviour| (behaviour.log_breaks, behaviour.log_looks) = (true, 0));
         Manned { served, provider, billing: Vast::billing, create: "PUT asks/id", break_logs }
-    }))
+    }));
+    assert_eq!(arranged, of_segments());
 }
 
-fn segments_in_memory() -> Vec<Trouble> {
-    block_on(supervised(async || {
+fn segments_in_memory() {
+    let arranged = block_on(supervised(async || {
         let memory = Crew { memory: MemoryProvider::new(), agents: LocalProvider::new(), ids: Mutex::default() };
         OfSegments(Faulty::new(Arc::new(memory), || request(Some(1.0)), BRIEF))
-    }))
+    }));
+    assert_eq!(arranged, of_segments());
 }
 
 /// A fake whose allocations are processes.

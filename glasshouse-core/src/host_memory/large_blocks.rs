@@ -21,9 +21,10 @@ use super::reserved::Reserved;
 use super::slots::{LARGE, REGION_BITS, Slot, Slots, State, addresses};
 use crate::traits::LargeBlocks;
 
-/// Wiped pages that are kept for the next blocks, in bytes at most. Larger blocks than `LARGEST_KEPT` keep none (the C
-/// library gives them back as well).
-const KEPT: usize = 256 << 20;
+/// Wiped pages that are kept for the next blocks: a sixteenth of the machine's memory, and no more than this. To give pages
+/// back one by one costs more than to wipe them.
+const MOST_KEPT: usize = 1 << 30;
+/// Blocks larger than this keep none (the C library gives them back as well).
 const LARGEST_KEPT: usize = 32 << 20;
 
 static SPACE: OnceLock<Option<Space>> = OnceLock::new();
@@ -85,7 +86,7 @@ pub(super) unsafe fn give_back(block: *mut u8, size: usize) {
     let state = SLOTS.state(slot);
     COUNTS.gone(size, state.locked);
     // SAFETY: the caller's promise.
-    let kept = if keep(state.open) { Some(space.rest(slot, state)) } else { unsafe { space.close(slot, state) } };
+    let kept = if space.keep(state.open) { Some(space.rest(slot, state)) } else { unsafe { space.close(slot, state) } };
     // Pages that could not be closed are wiped, and are not used again.
     if let Some(state) = kept {
         SLOTS.set_state(slot, state);
@@ -98,15 +99,11 @@ fn owner(block: *const u8) -> Option<(&'static Space, Slot)> {
     Some((space, Slots::at(space.reserved.offset(block)?, space.region_bits)?))
 }
 
-fn keep(open: usize) -> bool {
-    let more = |kept: usize| kept.checked_add(open).filter(|kept| *kept <= KEPT);
-    open <= LARGEST_KEPT && KEPT_NOW.fetch_update(Relaxed, Relaxed, more).is_ok()
-}
-
 /// The slots' addresses.
 struct Space {
     reserved: Reserved,
     region_bits: u32,
+    kept_at_most: usize,
     /// Bytes that may still be locked; nothing when there is no limit.
     lockable: Option<AtomicUsize>,
 }
@@ -118,7 +115,8 @@ impl Space {
             // Under a limit half of it, so that a package's own plaintext and keys, which are locked when they come, still
             // can be.
             let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 2));
-            Some(Self { reserved, region_bits: *bits, lockable })
+            let kept_at_most = (Reserved::machine_memory() / 16).min(MOST_KEPT);
+            Some(Self { reserved, region_bits: *bits, kept_at_most, lockable })
         })
     }
 
@@ -150,6 +148,11 @@ impl Space {
         }
         SLOTS.set_state(slot, after);
         Some(after)
+    }
+
+    fn keep(&self, open: usize) -> bool {
+        let more = |kept: usize| kept.checked_add(open).filter(|kept| *kept <= self.kept_at_most);
+        open <= LARGEST_KEPT && KEPT_NOW.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 
     /// Free pages under a limit are not locked: those in use need it more.

@@ -87,6 +87,12 @@ impl Reserved {
         }
     }
 
+    pub(super) fn machine_memory() -> usize {
+        let info = rustix::system::sysinfo();
+        let unit = usize::try_from(info.mem_unit).unwrap_or(1);
+        usize::try_from(info.totalram).unwrap_or(usize::MAX).saturating_mul(unit)
+    }
+
     /// How many bytes may be locked; nothing where there is no limit. That is tried out, before anything is there: the
     /// right to lock without limit counts only where the kernel accepts it (not in a user namespace).
     pub(super) fn lock_limit(&self) -> Option<usize> {
@@ -123,6 +129,9 @@ impl Reserved {
         false
     }
     pub(super) fn unlock(&self, _offset: usize, _bytes: usize) {}
+    pub(super) fn machine_memory() -> usize {
+        0
+    }
     pub(super) fn lock_limit(&self) -> Option<usize> {
         None
     }

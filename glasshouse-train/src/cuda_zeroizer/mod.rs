@@ -439,13 +439,23 @@ mod tests {
     fn a_second_process_that_does_not_end_holds_nobody_up() {
         let (_, said) = line(small(), 0);
         let said = said.trim_end().to_owned();
-        for script in ["exec sleep 1000".to_owned(), format!("echo '{said}'; exec >&-; exec sleep 1000")] {
+        let folder = tempfile::tempdir().unwrap();
+        let noted = folder.path().join("pid");
+        let note = format!("echo $$ > {}", noted.display());
+        for script in [format!("{note}; exec sleep 1000"), format!("{note}; echo '{said}'; exec >&-; exec sleep 1000")]
+        {
             let limit = Duration::from_millis(300);
             let mut zeroizer = lost().within(limit).last_resort(|_| Ok(true), move || shell(&script));
             let began = Instant::now();
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains("did not end within 300ms"), "{error}");
             assert!(began.elapsed() >= limit && began.elapsed() < limit * 20, "{:?}", began.elapsed());
+            // And it is ended, and reaped.
+            let process = format!("/proc/{}", std::fs::read_to_string(&noted).unwrap().trim());
+            while std::path::Path::new(&process).exists() {
+                assert!(began.elapsed() < Duration::from_secs(20), "{process} is still there");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         // Its own limit, for the device that it finds.
         let mut said = Vec::new();

@@ -9,8 +9,8 @@
 //! a device is only touched on a thread of its own, which is left behind when it does not come back in time.
 //!
 //! After some errors (an illegal access, a trap) every call fails in the process that had it, until its end, and a kernel
-//! that never ends keeps them all. Then this process lets go of the device ([`descriptors`]), and a second one, of the same
-//! executable, takes all of its memory, wipes it and says so in a line ([`report`]), which is believed as far as it is possible.
+//! that never ends keeps them all. Then this process lets go of the device (`descriptors`), and a second one, of the same
+//! executable, takes all of its memory, wipes it and says so in a line (`report`), which is believed as far as it is possible.
 
 #[cfg(feature = "break-device")]
 mod broken;
@@ -333,13 +333,13 @@ mod tests {
 
     #[test]
     fn a_second_process_wipes_what_this_one_has_lost() {
-        let (code, said) = line(Fake::new(200 << 20).used(0, 10 << 20).filled(0xa5), 0);
+        let (code, said) = line(Fake::new(100 << 20).used(0, 10 << 20).filled(0xa5), 0);
         assert_eq!(code, 0);
         let mut zeroizer = lost().last_resort(|_| Ok(true), move || printing(&said));
         let receipt = zeroizer.zeroize().unwrap();
         let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
-        assert_eq!(region.bytes, 158 << 20);
-        for words in ["CUDA_ERROR_ILLEGAL_ADDRESS", "by a second process", "165675008 bytes of 209715200"] {
+        assert_eq!(region.bytes, 58 << 20);
+        for words in ["CUDA_ERROR_ILLEGAL_ADDRESS", "by a second process", "60817408 bytes of 104857600"] {
             assert!(region.method.contains(words), "{}", region.method);
         }
         assert!(region.verification.contains("second process"));
@@ -439,13 +439,23 @@ mod tests {
     fn a_second_process_that_does_not_end_holds_nobody_up() {
         let (_, said) = line(small(), 0);
         let said = said.trim_end().to_owned();
-        for script in ["exec sleep 1000".to_owned(), format!("echo '{said}'; exec >&-; exec sleep 1000")] {
+        let folder = tempfile::tempdir().unwrap();
+        let noted = folder.path().join("pid");
+        let note = format!("echo $$ > {}", noted.display());
+        for script in [format!("{note}; exec sleep 1000"), format!("{note}; echo '{said}'; exec >&-; exec sleep 1000")]
+        {
             let limit = Duration::from_millis(300);
             let mut zeroizer = lost().within(limit).last_resort(|_| Ok(true), move || shell(&script));
             let began = Instant::now();
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains("did not end within 300ms"), "{error}");
             assert!(began.elapsed() >= limit && began.elapsed() < limit * 20, "{:?}", began.elapsed());
+            // And it is ended, and reaped.
+            let process = format!("/proc/{}", std::fs::read_to_string(&noted).unwrap().trim());
+            while std::path::Path::new(&process).exists() {
+                assert!(began.elapsed() < Duration::from_secs(20), "{process} is still there");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
         // Its own limit, for the device that it finds.
         let mut said = Vec::new();

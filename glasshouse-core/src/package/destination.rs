@@ -234,6 +234,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Whoever holds the key can seal anything, and a plaintext without a whole index is no package.
+    #[test]
+    fn a_plaintext_that_ends_inside_its_index_is_refused() {
+        let names = ["a".to_owned()];
+        for given in [0, 1, INDEX_LENGTH_BYTES, INDEX_LENGTH_BYTES + 1] {
+            let mut memory = Memory::default();
+            let mut plaintext = Plaintext::new(&names, 100, &mut memory);
+            let length = 20_u32.to_be_bytes();
+            let text: Vec<u8> = length.into_iter().chain([0; 3]).take(given).collect();
+            plaintext.take(0, &text).unwrap();
+            assert!(matches!(plaintext.finish(), Err(PackageError::Index { .. })), "{given}");
+            assert!(memory.into_entries().is_empty());
+        }
+    }
+
     proptest! {
         /// However contents are cut, every byte lands in its entry, directly or from scratch.
         #[test]

@@ -74,6 +74,11 @@ fn batches_are_put_together_in_order() {
     let read = open(Input::reader(bytes.as_slice()), &sealed.data_key, &sealed.digests).unwrap();
     assert!(read.entries.iter().all(|(name, content)| **content == *opened.entries[name]));
     assert_eq!(inspect(Input::reader(bytes.as_slice())).unwrap().digests, sealed.digests);
+    let mut taken = Taken::default();
+    open_into(bytes.as_slice(), &sealed.data_key, &sealed.digests, &mut taken).unwrap();
+    let entries = taken.0.iter().map(|(name, bytes, pieces)| (name.as_str(), *bytes, pieces == &*opened.entries[name]));
+    let lengths = [("a", a.len()), ("b", 0), ("c", c.len()), ("d", 0)];
+    assert_eq!(entries.collect::<Vec<_>>(), lengths.map(|(name, bytes)| (name, bytes as u64, true)));
 
     let start = bytes.len() - sealed.manifest.ciphertext_bytes as usize;
     let place = |i: usize| start + i * SEALED_CHUNK..start + (i + 1) * SEALED_CHUNK;
@@ -246,6 +251,21 @@ fn nothing_half_written() {
     let name = PackageBuilder::new("mlp").entry("../a", Source::Slice(b"")).seal_to_file(&package);
     assert!(matches!(name, Err(PackageError::Manifest(ManifestError::Name { .. }))));
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0, "a failed seal left a file behind");
+}
+
+/// A sink that keeps each entry's name, its length as it was told, and its pieces.
+#[derive(Default)]
+struct Taken(Vec<(String, u64, Vec<u8>)>);
+
+impl EntrySink for Taken {
+    fn begin(&mut self, name: &str, bytes: u64) -> io::Result<()> {
+        self.0.push((name.to_owned(), bytes, Vec::new()));
+        Ok(())
+    }
+    fn piece(&mut self, plaintext: &[u8]) -> io::Result<()> {
+        self.0.last_mut().expect("an entry that began").2.extend_from_slice(plaintext);
+        Ok(())
+    }
 }
 
 struct Broken;

@@ -237,7 +237,7 @@ fn nothing_half_written() {
     let package = folder.path().join("out.ghpkg");
     let data = content(5 * CHUNK);
     let reader = |bytes: u64| Source::Reader { read: Box::new(data.as_slice()), bytes };
-    for wrong in [data.len() as u64 - 1, data.len() as u64 + 1] {
+    for wrong in [0, data.len() as u64 - 1, data.len() as u64 + 1] {
         let builder = PackageBuilder::new("mlp").entry("a", reader(wrong));
         let error = builder.seal_to_file(&package).err().unwrap();
         assert!(matches!(error, PackageError::SourceChanged { .. }), "{error}");
@@ -283,6 +283,24 @@ impl EntrySink for Broken {
     fn piece(&mut self, _: &[u8]) -> io::Result<()> {
         Err(io::Error::other("the sink is full"))
     }
+}
+
+/// Every other read is interrupted by a signal, and the others give one byte.
+struct Stutters<'a>(&'a [u8], bool);
+
+impl Read for Stutters<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        let one = to.len().min(1);
+        if self.1 { Err(io::ErrorKind::Interrupted.into()) } else { self.0.read(&mut to[..one]) }
+    }
+}
+
+#[test]
+fn a_read_that_a_signal_interrupts_goes_on() {
+    let (sealed, bytes, _) = example(1);
+    let opened = open(Input::reader(Stutters(&bytes, false)), &sealed.data_key, &sealed.digests).unwrap();
+    assert_eq!(*opened.entries["data.bin"], *content(CHUNK));
 }
 
 #[test]

@@ -102,8 +102,8 @@ impl NvidiaRoots {
 /// What an appraisal is given beside the evidence, none of it trusted: everything is verified under the roots.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NvidiaCollateral<'a> {
-    /// Reference manifests, XML: those of the devices' drivers and VBIOS. Others stand for
-    /// none of these.
+    /// Reference manifests, XML: those of the devices' drivers and VBIOS and no others: one that is for none of the
+    /// devices is refused (`rim-version`).
     pub rims: &'a [&'a [u8]],
     /// Revocation lists, DER. Those of other issuers are passed over.
     pub crls: &'a [&'a [u8]],

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use examples::{fail, say, time};
+use examples::{fail, say, time, warn};
 use glasshouse_attest::collateral::{Fetcher, Services};
 use glasshouse_attest::corpus::{binary, document};
 use glasshouse_attest::nvidia::ListedEvidence;
@@ -44,7 +44,7 @@ struct Arguments {
     /// One more than that of the last bundle: verifiers refuse less than they have seen.
     #[arg(long)]
     version: u64,
-    /// How long the bundle counts.
+    /// How long the bundle counts at most: until the first revocation list or OCSP answer in it runs out.
     #[arg(long, default_value = "7days", value_parser = humantime::parse_duration)]
     valid_for: Duration,
     /// The secret key that signs, 64 hex digits in a file; made where there is none.
@@ -79,6 +79,12 @@ fn fetch(arguments: &Arguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let fetcher = Fetcher::new(services)?;
     let bundle = runtime.block_on(fetcher.bundle((&cpu, &GpuEvidence(gpus)), arguments.version, window))?;
+    if bundle.not_after < window.1 {
+        warn(format_args!(
+            "the bundle counts until {} only, when the first revocation list or OCSP answer in it runs out, and not until {}",
+            bundle.not_after, window.1
+        ));
+    }
     std::fs::write(&arguments.out, bundle.sign(&key))
         .map_err(|e| format!("{} cannot be written: {e}", arguments.out.display()))?;
     say(format_args!(

@@ -66,7 +66,8 @@ fn check(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> 
     let verified = verify_with(&bytes, arguments.trust, arguments.at, Some(&*verifier))?;
     if by_policy && (verified.sessions.is_empty() || verified.sessions.iter().any(|s| !s.appraised_again)) {
         return Err("the record is of other evidence than the policy given is about, or was released by another policy or \
-                    under other roots than the vendors': it was not appraised again; pass the policy of its owner, or none"
+                    under other roots than the vendors': it was not appraised again; pass the policy of its owner, with the --dangerous-at \
+                    of the run where it had one, or none"
             .into());
     }
     if arguments.json {

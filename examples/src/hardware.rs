@@ -16,17 +16,18 @@ type Failure = Box<dyn std::error::Error>;
 #[derive(Args, Clone, Debug, Default)]
 pub struct HardwareArguments {
     /// The policy that evidence of hardware is appraised by, JSON as glasshouse-attest/policy.schema.json describes it.
-    #[arg(long, requires = "bundle")]
+    #[arg(long, requires = "bundle_key")]
     pub policy: Option<PathBuf>,
-    /// The signed bundle of the vendors' collateral.
+    /// The signed bundle of the vendors' collateral. A run without one uses the newest that a run here has seen, which must
+    /// still count; an audit needs it.
     #[arg(long, requires = "bundle_key")]
     pub bundle: Option<PathBuf>,
     /// The public key of whoever signed the bundle: 64 hex digits, or a file that holds them.
     #[arg(long, value_parser = public_key, requires = "policy")]
     pub bundle_key: Option<PublicKey32>,
     /// Weakens: appraises what the vendors signed as of this time instead of now (of an audit: instead of the time that it is
-    /// about), RFC 3339; the verdict says so. What was revoked or ran out since passes.
-    #[arg(long, value_name = "TIME", value_parser = crate::time, requires = "policy")]
+    /// about), RFC 3339, to the second; the verdict says so. What was revoked or ran out since passes.
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds, requires = "policy")]
     pub dangerous_at: Option<UnixMillis>,
 }
 
@@ -42,7 +43,20 @@ impl HardwareArguments {
         store: &Path,
         now: UnixMillis,
     ) -> Result<Option<HardwareVerifier>, Failure> {
-        let accept = |file: &[u8], key: &PublicKey32, at| Ok(CollateralStore::open(store, *key)?.accept(file, at)?);
+        let accept = |file: Option<&[u8]>, key: &PublicKey32, at| {
+            let store = CollateralStore::open(store, *key)?;
+            let Some(file) = file else {
+                return Ok(store
+                    .cached(at)?
+                    .ok_or("no run here has seen a bundle of this key yet; pass one with --bundle")?);
+            };
+            // Seen is seen for good: a bundle of the future would shut out every one of the present.
+            let issued = Bundle::open(file, key, at)?.issued_at;
+            if issued > now {
+                return Err(format!("the bundle was issued at {issued}, and it is {now}: set the clock right").into());
+            }
+            Ok(store.accept(file, at)?)
+        };
         let verifier = self.verifier(roots, now, accept)?;
         for relaxation in verifier.iter().flat_map(|verifier| verifier.policy().relaxations()) {
             warn(format_args!("the policy is relaxed: {relaxation}"));
@@ -55,22 +69,27 @@ impl HardwareArguments {
     /// # Errors
     /// As [`Self::for_a_run`].
     pub fn for_an_audit(&self, roots: HardwareRoots, at: UnixMillis) -> Result<Option<HardwareVerifier>, Failure> {
-        self.verifier(roots, at, |file, key, at| Ok(Bundle::open(file, key, at)?.collateral()?))
+        self.verifier(roots, at, |file, key, at| {
+            let file = file.ok_or("an audit needs the bundle of the time that it is about; pass it with --bundle")?;
+            Ok(Bundle::open(file, key, at)?.collateral()?)
+        })
     }
 
     fn verifier(
         &self,
         roots: HardwareRoots,
         at: UnixMillis,
-        collateral: impl FnOnce(&[u8], &PublicKey32, UnixMillis) -> Result<HardwareCollateral, Failure>,
+        collateral: impl FnOnce(Option<&[u8]>, &PublicKey32, UnixMillis) -> Result<HardwareCollateral, Failure>,
     ) -> Result<Option<HardwareVerifier>, Failure> {
-        let (Some(policy), Some(bundle), Some(key)) = (&self.policy, &self.bundle, &self.bundle_key) else {
+        let (Some(policy), Some(key)) = (&self.policy, &self.bundle_key) else {
             return Ok(None);
         };
         let mut policy: HardwarePolicy = serde_json::from_slice(&read(policy)?)
             .map_err(|e| format!("{} is no policy of hardware: {e}; see policy.example.json", policy.display()))?;
-        policy.dangerous_at = self.dangerous_at.or(policy.dangerous_at);
-        let collateral = collateral(&read(bundle)?, key, policy.dangerous_at.unwrap_or(at))?;
+        // What the verdict prints is what the policy's digest covers.
+        policy.dangerous_at = self.dangerous_at.or(policy.dangerous_at).map(to_the_second);
+        let file = self.bundle.as_deref().map(read).transpose()?;
+        let collateral = collateral(file.as_deref(), key, policy.dangerous_at.unwrap_or(at))?;
         Ok(Some(HardwareVerifier::new(policy, roots, collateral)?))
     }
 }
@@ -88,6 +107,14 @@ pub fn public_key(text: &str) -> Result<PublicKey32, String> {
         from_file.trim()
     };
     PublicKey32::from_hex(digits).ok_or_else(|| "a key has 64 lower-case hex digits".to_owned())
+}
+
+fn whole_seconds(text: &str) -> Result<UnixMillis, String> {
+    crate::time(text).map(to_the_second)
+}
+
+fn to_the_second(at: UnixMillis) -> UnixMillis {
+    UnixMillis(at.0 / 1000 * 1000)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -71,6 +71,24 @@ pub(crate) fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32
     assert_ne!(pinned.policy_digest(), verifier.policy_digest());
     let audited = kept.for_an_audit(Platform::roots(), later).unwrap().unwrap();
     assert_eq!(audited.policy_digest(), pinned.policy_digest());
+    // To the second, as it is printed: whoever types what a verdict says has the run's policy.
+    let typed = HardwareArguments { dangerous_at: Some(UnixMillis(now.0 / 1000 * 1000)), ..kept.clone() };
+    let typed = typed.for_an_audit(Platform::roots(), later).unwrap().unwrap();
+    assert_eq!(typed.policy_digest(), pinned.policy_digest());
+    // Without a bundle a run takes the newest that one has seen, and an audit asks for it.
+    let cached = HardwareArguments { bundle: None, ..good.clone() };
+    assert!(cached.for_a_run(Platform::roots(), &store, now).unwrap().is_some());
+    assert!(cached.for_a_run(Platform::roots(), &store, later).unwrap_err().to_string().contains("bundle-expired"));
+    let none = cached.for_a_run(Platform::roots(), &folder.join("another"), now).unwrap_err().to_string();
+    assert!(none.contains("pass one with --bundle"), "{none}");
+    assert!(why(&cached, now).contains("an audit needs the bundle"));
+    // A bundle of the future is not remembered at a time of the future, where it would shut out those of the present.
+    let (then, day) = (UnixMillis(now.0 + 86_400_000), 86_400_000);
+    let ahead = with(of(9, &|b| (b.issued_at, b.not_after) = (then, UnixMillis(then.0 + day))), signer.public());
+    let ahead = HardwareArguments { dangerous_at: Some(UnixMillis(then.0 + 5000)), ..ahead };
+    let told = ahead.for_a_run(Platform::roots(), &store, now).unwrap_err().to_string();
+    assert!(told.contains("set the clock right"), "{told}");
+    assert!(cached.for_a_run(Platform::roots(), &store, now).unwrap().is_some(), "version 9 was not remembered");
     let rolled = HardwareArguments { dangerous_at: Some(now), ..good.clone() };
     assert!(rolled.for_a_run(Platform::roots(), &store, later).unwrap_err().to_string().contains("version 6 or newer"));
 
@@ -86,6 +104,7 @@ pub(crate) fn audited_from_files(folder: &Path, record: &[u8], gate: PublicKey32
     let flags = ["--policy".as_ref(), policy.as_os_str(), "--bundle".as_ref(), bundle.as_os_str()];
     let (code, told) = command(&[&flags[..], &["--bundle-key".as_ref(), key.as_ref()]].concat());
     assert!(code == Some(1) && told.contains("under other roots than the vendors'"), "{told}");
+    assert!(told.contains("--dangerous-at"), "{told}");
     let stranger = gate.to_string();
     let (code, told) = command(&[&flags[..], &["--bundle-key".as_ref(), stranger.as_ref()]].concat());
     assert!(code == Some(1) && told.contains("bundle-signature"), "{told}");

@@ -140,12 +140,10 @@ fn model(letters: &[u8], manifests: u8) -> Result<usize, Code> {
     let manifests_fit = |gpus: bool, switches: bool| {
         let stray = (manifests & 0b011 != 0 && !gpus) || (manifests & 0b100 != 0 && !switches);
         let incomplete = (gpus && manifests & 0b011 != 0b011) || (switches && manifests & 0b100 == 0);
-        match incomplete {
-            // For none of the devices: it stands where the one belongs that is missing. Beside all of them it is passed over.
-            true if stray => Err(codes::RIM_VERSION),
-            true => Err(codes::RIM_MISSING),
-            false if stray && !gpus && !switches => Err(codes::RIM_VERSION),
-            false => Ok(()),
+        match (stray, incomplete) {
+            (true, _) => Err(codes::RIM_VERSION),
+            (false, true) => Err(codes::RIM_MISSING),
+            (false, false) => Ok(()),
         }
     };
     let (gpus, switches) = machine(letters, manifests_fit)?;

@@ -1,10 +1,11 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence, DeviceKind, GpuEvidence};
-use glasshouse_core::fixed::{Blob, Fixed};
+use glasshouse_core::fixed::{Blob, Digest32, Fixed};
 use reqwest::{Client, RequestBuilder, StatusCode, redirect};
 use serde::Deserialize;
 
@@ -13,14 +14,17 @@ use super::bundle::Bundle;
 use super::services::Services;
 use crate::hardware::vek_key;
 use crate::nvidia::{Device, rim_signers};
-use crate::snp::{Product, Report, SignedReport, SigningKey, Tcb};
+use crate::snp::{Product, Report, SignedReport, SigningKey, Tcb, is_list};
 use crate::tdx::quote_platform;
 use crate::x509::{
-    Certificate, OcspAnswer, certificates_from_pem, der_from_pem, distribution_points, names_responder, ocsp_request,
+    Certificate, Crl, OcspAnswer, certificates_from_pem, der_from_pem, distribution_points, names_responder,
+    ocsp_request,
 };
 
 /// No document of these services comes near it.
 const MAX_BODY: usize = 8 * 1024 * 1024;
+/// A certificate of NVIDIA's names one list.
+const MAX_LISTS: usize = 4;
 
 /// Why something could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,14 @@ pub enum FetchError {
     Unnamed(&'static str),
 }
 
+/// What was asked for one bundle, once: what names it is evidence that nobody has verified.
+#[derive(Default)]
+struct Asked {
+    lists: BTreeSet<String>,
+    /// Certificate and issuer.
+    certificates: BTreeSet<[Digest32; 2]>,
+}
+
 /// A client of the vendors' services. Asks for what evidence names, verifies none of it.
 #[derive(Clone, Debug)]
 pub struct Fetcher {
@@ -74,7 +86,8 @@ impl Fetcher {
         Ok(Self { client, services })
     }
 
-    /// Everything that evidence needs, and the key sets, as a bundle to be signed.
+    /// Everything that evidence needs, and the key sets, as a bundle to be signed. It counts until `not_after`, or until
+    /// the first of NVIDIA's lists and OCSP answers in it runs out: from then on they would refuse every device.
     ///
     /// # Errors
     /// [`FetchError`] of the first part that could not be had.
@@ -84,14 +97,14 @@ impl Fetcher {
         version: u64,
         (issued_at, not_after): (UnixMillis, UnixMillis),
     ) -> Result<Bundle, FetchError> {
-        let mut bundle = Bundle::new(version, issued_at, not_after);
+        let (mut bundle, mut asked) = (Bundle::new(version, issued_at, not_after), Asked::default());
         match cpu {
             CpuEvidence::Tdx { quote } => bundle.intel.push(self.intel(&quote.0).await?),
             CpuEvidence::SevSnp { report, .. } => self.amd(&report.0, &mut bundle).await?,
             CpuEvidence::Software { .. } | CpuEvidence::ConfidentialSpace { .. } => {}
         }
         for device in gpus.0.iter().filter(|device| device.kind != DeviceKind::NrasToken) {
-            self.nvidia(device, &mut bundle).await?;
+            self.nvidia(device, &mut bundle, &mut asked).await?;
         }
         for (issuer, url) in &self.services.jwks {
             let keys = self.get(url.clone()).await?.body;
@@ -155,13 +168,16 @@ impl Fetcher {
             let chain = der_from_pem(&chain.body).map_err(|_| chain.unexpected("certificates in PEM"))?;
             bundle.amd.chains.extend(chain.into_iter().map(Blob));
             let crl = self.get(format!("{base}/{kind}/v1/{product}/crl")).await?;
+            if !is_list(&crl.body) {
+                return Err(crl.unexpected("a revocation list in DER"));
+            }
             bundle.amd.crls.push(Blob(crl.body));
             return Ok(());
         }
         answer
     }
 
-    async fn nvidia(&self, device: &DeviceEvidence, bundle: &mut Bundle) -> Result<(), FetchError> {
+    async fn nvidia(&self, device: &DeviceEvidence, bundle: &mut Bundle, asked: &mut Asked) -> Result<(), FetchError> {
         let view = Device { kind: device.kind, report: &device.report.0, chain: &device.chain.0 };
         let names = view.rim_ids().map_err(|_| FetchError::Unnamed("its driver and VBIOS"))?;
         for name in names {
@@ -180,32 +196,52 @@ impl Fetcher {
             let manifest = manifest.and_then(|m| STANDARD.decode(m.rim).ok());
             let manifest = manifest.ok_or_else(|| answer.unexpected("a manifest in base64"))?;
             let signers = rim_signers(&manifest).unwrap_or_default();
-            self.revocation(&signers, &self.services.nvidia_rim_crls, bundle).await?;
+            self.revocation(&signers, &self.services.nvidia_rim_crls, bundle, asked).await?;
             bundle.nvidia.rims.insert(name, Blob(manifest));
         }
         let chain = certificates_from_pem(&device.chain.0).map_err(|_| FetchError::Unnamed("its issuers"))?;
-        self.revocation(&chain, &self.services.nvidia_crls, bundle).await
+        self.revocation(&chain, &self.services.nvidia_crls, bundle, asked).await
     }
 
     /// The lists that a chain's certificates name, and the answers about them. The bundle holds each once.
-    async fn revocation(&self, chain: &[Certificate], lists: &str, bundle: &mut Bundle) -> Result<(), FetchError> {
-        for file in chain.iter().flat_map(distribution_points).filter_map(|url| list_name(&url)) {
-            let list = Blob(self.get(format!("{lists}/{file}")).await?.body);
+    async fn revocation(
+        &self,
+        chain: &[Certificate],
+        lists: &str,
+        bundle: &mut Bundle,
+        asked: &mut Asked,
+    ) -> Result<(), FetchError> {
+        let points = chain.iter().flat_map(|certificate| distribution_points(certificate).into_iter().take(MAX_LISTS));
+        for file in points.filter_map(|url| list_name(&url)) {
+            let url = format!("{lists}/{file}");
+            if !asked.lists.insert(url.clone()) {
+                continue;
+            }
+            let answer = self.get(url).await?;
+            // One that cannot be read would refuse every device at appraisal.
+            let list = Crl::from_der(&answer.body).map_err(|_| answer.unexpected("a revocation list in DER"))?;
+            bundle.not_after = bundle.not_after.min(list.until());
+            let list = Blob(answer.body);
             if !bundle.nvidia.crls.contains(&list) {
                 bundle.nvidia.crls.push(list);
             }
         }
-        self.ocsp(chain, bundle).await
+        self.ocsp(chain, bundle, asked).await
     }
 
     /// Asks about every certificate of a chain that names a responder, one by one. The bundle holds each answer once.
-    async fn ocsp(&self, chain: &[Certificate], bundle: &mut Bundle) -> Result<(), FetchError> {
+    async fn ocsp(&self, chain: &[Certificate], bundle: &mut Bundle, asked: &mut Asked) -> Result<(), FetchError> {
         let Some(url) = &self.services.nvidia_ocsp else { return Ok(()) };
         for (certificate, issuer) in chain.iter().zip(chain.iter().skip(1)).filter(|(one, _)| names_responder(one)) {
+            if !asked.certificates.insert([certificate.sha256(), issuer.sha256()]) {
+                continue;
+            }
             let request = ocsp_request(certificate, issuer).ok_or(FetchError::Unnamed("its issuer's key"))?;
             let request = self.client.post(url).header("content-type", "application/ocsp-request").body(request);
             let answer = Self::answer(request, url.clone()).await?;
-            OcspAnswer::from_der(&answer.body).map_err(|_| answer.unexpected("an OCSP answer that can be kept"))?;
+            let kept = OcspAnswer::from_der(&answer.body);
+            let kept = kept.map_err(|_| answer.unexpected("an OCSP answer that can be kept"))?;
+            bundle.not_after = bundle.not_after.min(kept.until().unwrap_or(bundle.not_after));
             if !bundle.nvidia.ocsp.iter().any(|held| held.0 == answer.body) {
                 bundle.nvidia.ocsp.push(Blob(answer.body));
             }

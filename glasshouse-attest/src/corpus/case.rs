@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use glasshouse_core::clock::UnixMillis;
 use serde_json::{Map, Value};
 
-use super::kinds;
 use super::report::{CaseReport, CorpusReport, Outcome};
 use super::time::time;
+use super::{files, kinds};
 use crate::json::{self, Limits};
 
 const LIMITS: Limits = Limits { bytes: 16 * 1024 * 1024, depth: 32 };
@@ -48,7 +48,7 @@ impl Corpus {
     /// # Errors
     /// [`CorpusError`], also for no case at all.
     pub fn read(path: &Path) -> Result<Self, CorpusError> {
-        let bytes = std::fs::read(path).map_err(|source| CorpusError::Read { path: path.to_owned(), source })?;
+        let bytes = files::read(path).map_err(|source| CorpusError::Read { path: path.to_owned(), source })?;
         let form = |reason: &str| CorpusError::Form { path: path.to_owned(), reason: reason.to_owned() };
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
         json::check(bytes, LIMITS).map_err(|e| form(&e.to_string()))?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::case::Case;
 use super::decode::{binary, certificates, document, manifest, pem_chain};
+use super::files;
 use super::list::{EvidenceList, is_list};
 use super::members::{Asked, Expected, Files};
 use super::policy::over_default;
@@ -17,8 +18,6 @@ use crate::nvidia::{self, Device, NvidiaCollateral, NvidiaPolicy, NvidiaRoots, N
 use crate::snp::{SnpEvidence, SnpPolicy, SnpRoots, SnpVerifier};
 use crate::tdx::{Collateral, DcapPolicy, DcapVerifier, IntelRoot};
 use crate::tokens::{self, ConfidentialSpacePolicy, Jwks, NrasPolicy, verify_confidential_space, verify_nras};
-
-const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// Runs a case; everything that is not the verifier's decision breaks it.
 pub(super) fn run(case: &Case, at: UnixMillis, folder: &Path) -> Outcome {
@@ -74,6 +73,12 @@ impl Input<'_> {
                 Ok(list) => list,
                 Err(refusal) => return Ok(Err(refusal)),
             };
+            for name in members.chain.iter().flat_map(Files::names) {
+                let chain = self.file(name)?;
+                if !is_list(&chain) && !list.has_chain(&certificates(&chain)) {
+                    return Err(format!("its report is a list that brings its own chains, and {name} is none of them"));
+                }
+            }
             let asked = nonce.or_else(|| list.nonce().map(Asked::For)).unwrap_or(Asked::Unknown);
             let nonce = asked.get();
             let verified = verifier.verify_all(&list.devices(kind), collateral, &nonce, self.at);
@@ -202,11 +207,6 @@ impl Input<'_> {
 
     fn file(&self, name: &str) -> Result<Vec<u8>, String> {
         let path = self.folder.join(name);
-        let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
-        let length = std::fs::metadata(&path).map_err(failed)?.len();
-        if length > MAX_FILE {
-            return Err(format!("{} is larger than 16 MiB", path.display()));
-        }
-        std::fs::read(&path).map_err(failed)
+        files::read(&path).map_err(|e| format!("{} cannot be read: {e}", path.display()))
     }
 }

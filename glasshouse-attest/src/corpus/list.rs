@@ -4,6 +4,7 @@ use glasshouse_core::evidence::{DeviceEvidence, DeviceKind, GpuEvidence};
 use glasshouse_core::fixed::Nonce32;
 use glasshouse_core::refusal::{Code, Refusal};
 
+use super::decode::certificates;
 use crate::nvidia::{ListedEvidence, codes};
 
 /// Evidence of several devices as NVIDIA's tools write it.
@@ -23,6 +24,11 @@ impl EvidenceList {
     /// The nonce that it says was asked for.
     pub(super) fn nonce(&self) -> Option<Nonce32> {
         self.0.iter().find_map(|entry| entry.nonce)
+    }
+
+    /// Whether a chain is one of its own.
+    pub(super) fn has_chain(&self, chain: &[Vec<u8>]) -> bool {
+        self.0.iter().any(|entry| certificates(&entry.chain) == chain)
     }
 
     /// Its devices. In a case about GPUs, entries that call themselves switches are switches beside GPUs only.

@@ -10,7 +10,7 @@
 //!
 //! | kind | members |
 //! | --- | --- |
-//! | `nvidia-gpu`, `nvidia-switch` | `report`, `chain` and `rims` (one file or a list of them), `nonce`; an evidence list brings its own chain and nonce |
+//! | `nvidia-gpu`, `nvidia-switch` | `report`, `chain` and `rims` (one file or a list of them), `nonce`; an evidence list brings its own chain and nonce (a `chain` beside it must be one of its own) |
 //! | `nvidia-rim` | `rim` |
 //! | `nras-eat` | `token`, `jwks`, `nonce` |
 //! | `sev-snp` | `report`, `vek`, optional `chain`, `report_data` or `report_data_prefix`, `vmpl` |
@@ -39,6 +39,7 @@
 
 mod case;
 mod decode;
+mod files;
 mod kinds;
 mod list;
 mod members;

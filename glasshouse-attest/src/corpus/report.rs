@@ -1,6 +1,6 @@
 use std::fmt;
 
-use glasshouse_core::refusal::Refusal;
+use glasshouse_core::refusal::{Refusal, one_line};
 
 use super::case::Expectation;
 
@@ -40,14 +40,15 @@ impl CaseReport {
 }
 
 impl fmt::Display for CaseReport {
-    /// `ok    id (kind): expected reject at nonce, got reject at nonce: what was expected and seen`.
+    /// `ok    id (kind): expected reject at nonce, got reject at nonce: what was expected and seen`. One line that is fit
+    /// for a terminal, whatever the corpus calls its cases and files.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.is_as_expected() { "ok  " } else { "FAIL" };
-        write!(f, "{verdict}  {} ({}): expected ", self.id, self.kind)?;
+        write!(f, "{verdict}  {} ({}): expected ", one_line(&self.id), one_line(&self.kind))?;
         match &self.expected {
             Expectation::Accept => f.write_str("accept")?,
             Expectation::Reject(None) => f.write_str("reject")?,
-            Expectation::Reject(Some(code)) => write!(f, "reject at {code}")?,
+            Expectation::Reject(Some(code)) => write!(f, "reject at {}", one_line(code))?,
             Expectation::Unknown => f.write_str("nothing")?,
         }
         match &self.outcome {
@@ -58,7 +59,7 @@ impl fmt::Display for CaseReport {
             Outcome::Refused(Refusal { code, expected, seen, .. }) => {
                 write!(f, ", got reject at {code}: expected {expected}, saw {seen}")
             }
-            Outcome::Broken(reason) => write!(f, ", could not run: {reason}"),
+            Outcome::Broken(reason) => write!(f, ", could not run: {}", one_line(reason)),
         }
     }
 }
@@ -90,5 +91,20 @@ impl fmt::Display for CorpusReport {
             writeln!(f, "{case}")?;
         }
         f.write_str(&self.summary())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_whatever_the_case_is_called() {
+        let odd = "a\n2 cases, 2 as expected\u{1b}[2J\u{202e}".to_owned();
+        let expected = Expectation::Reject(Some(odd.clone()));
+        let case = CaseReport { id: odd.clone(), kind: odd.clone(), expected, outcome: Outcome::Broken(odd) };
+        let told = case.to_string();
+        assert_eq!(told.lines().count(), 1);
+        assert!(!told.contains(['\u{1b}', '\u{202e}']), "{told}");
     }
 }

@@ -1,6 +1,6 @@
 use glasshouse_core::claims::{Assurance, EvidenceKind};
 use glasshouse_core::clock::UnixMillis;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::nvidia::NvidiaPolicy;
 use crate::snp::SnpPolicy;
@@ -28,7 +28,7 @@ pub struct HardwarePolicy {
     /// asked for; neither needs this. It is for rehearsals with collateral that was kept, and for sites whose bundle has run
     /// out. What it pins stands in the policy's digest and in every verdict. Freshness does not move with it: nonces and
     /// clocks of a session are the gate's to check, at its own time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "a_time")]
     pub dangerous_at: Option<UnixMillis>,
 }
 
@@ -112,6 +112,9 @@ pub enum PolicyError {
         "the policy lets tokens lie {0} seconds ahead of the clock; {MAX_CLOCK_AHEAD_SECONDS} are the most, set the clock right"
     )]
     ClockAhead(u32),
+    /// It asks for something and leaves no way to it.
+    #[error("the policy can accept nothing: {0}")]
+    AcceptsNothing(&'static str),
     /// A device's serial number is not lower-case hex.
     #[error("{0:?} in gpu.serials is no serial number in lower-case hex; copy device-serial from a verdict")]
     Serial(String),
@@ -180,6 +183,34 @@ impl HardwarePolicy {
         if let Some((_, name)) = unmeasured.into_iter().find(|(relaxed, _)| gpus && *relaxed) {
             return Err(PolicyError::UnmeasuredGpus(name));
         }
+        let nobody = |issuers: Option<&Vec<String>>| issuers.is_some_and(Vec::is_empty);
+        let space = match &self.cpu {
+            CpuPolicy::ConfidentialSpace(policy) => Some(&policy.token.issuers),
+            CpuPolicy::Tdx(_) | CpuPolicy::SevSnp(_) => None,
+        };
+        let tokens = self.gpu.tokens.as_ref();
+        let nothing = [
+            (
+                gpus && self.gpu.gpus == Some(0),
+                "it asks for CpuTeeGpuCc and for no GPU in gpu.gpus; leave one of them out",
+            ),
+            (
+                self.gpu.require_token && tokens.is_none(),
+                "gpu.require_token needs gpu.tokens, which says whose tokens count; add it, or leave the other out",
+            ),
+            (
+                nobody(tokens.map(|t| &t.issuers)),
+                "gpu.tokens.issuers is empty; name an issuer, or leave gpu.tokens out",
+            ),
+            (nobody(space), "cpu.confidential-space.token.issuers is empty; name an issuer, or leave the member out"),
+            (
+                devices.features.is_empty(),
+                "gpu.devices.features is empty; name a mode, or say gpu.gpus 0 to have no GPU",
+            ),
+        ];
+        if let Some((_, why)) = nothing.into_iter().find(|(so, _)| *so) {
+            return Err(PolicyError::AcceptsNothing(why));
+        }
         let google = match &self.cpu {
             CpuPolicy::ConfidentialSpace(policy) => policy.token.max_clock_ahead_seconds,
             CpuPolicy::Tdx(_) | CpuPolicy::SevSnp(_) => 0,
@@ -194,6 +225,11 @@ impl HardwarePolicy {
             None => Ok(()),
         }
     }
+}
+
+/// A time, where the member is there: it can be left out, and is never null.
+fn a_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<UnixMillis>, D::Error> {
+    UnixMillis::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]

@@ -47,6 +47,25 @@ fn what_can_reach_nothing_is_refused() {
 }
 
 #[test]
+fn what_contradicts_itself_is_refused() {
+    let gpu = |gpu: Value, minimum: &str| {
+        let mut policy = tdx(&json!({}));
+        (policy["gpu"], policy["minimum_assurance"]) = (gpu, json!(minimum));
+        read(policy).check()
+    };
+    let nothing = |checked| matches!(checked, Err(PolicyError::AcceptsNothing(_)));
+    assert!(nothing(gpu(json!({"gpus": 0}), "CpuTeeGpuCc")));
+    assert_eq!(gpu(json!({"gpus": 0}), "CpuTee"), Ok(()));
+    assert!(nothing(gpu(json!({"require_token": true}), "CpuTee")));
+    assert_eq!(gpu(json!({"require_token": true, "tokens": {}}), "CpuTee"), Ok(()));
+    assert!(nothing(gpu(json!({"tokens": {"issuers": []}}), "CpuTee")));
+    assert!(nothing(gpu(json!({"devices": {"features": []}}), "CpuTeeGpuCc")));
+    let token = json!({"issuers": [], "measurements": ["00".repeat(32)]});
+    let space = json!({"confidential-space": {"audience": "a", "token": token}});
+    assert!(nothing(read(json!({"cpu": space, "minimum_assurance": "CpuTee"})).check()));
+}
+
+#[test]
 fn no_other_members() {
     for (at, member) in [("", "gpus"), ("/cpu", "sgx"), ("/cpu/tdx", "allow_all"), ("/cpu/tdx/measurements/0", "x")] {
         let mut policy = tdx(&json!({}));
@@ -84,8 +103,19 @@ fn relaxations_name_their_part() {
         told,
         ["cpu.tdx.allow_service_td", "gpu.devices.allow_missing_fwid", "gpu.tokens.dangerous_allow_debug"]
     );
+    let mut ahead = tdx(&json!({}));
+    ahead["gpu"] = json!({"tokens": {"max_clock_ahead_seconds": 61}});
+    assert_eq!(read(ahead.clone()).relaxations(), ["gpu.tokens.max_clock_ahead_seconds 61"]);
+    ahead["gpu"] = json!({"tokens": {"max_clock_ahead_seconds": 60}});
+    assert!(read(ahead).relaxations().is_empty());
+    let token = json!({"max_clock_ahead_seconds": 90, "measurements": ["00".repeat(32)]});
+    let space = json!({"confidential-space": {"audience": "a", "token": token}});
+    let space = read(json!({"cpu": space, "minimum_assurance": "CpuTee"}));
+    assert_eq!(space.relaxations(), ["cpu.confidential-space.max_clock_ahead_seconds 90"]);
     let mut pinned = tdx(&json!({}));
     assert!(read(pinned.clone()).relaxations().is_empty());
+    pinned["dangerous_at"] = json!(null);
+    assert!(serde_json::from_value::<HardwarePolicy>(pinned.clone()).is_err(), "as the schema says");
     pinned["dangerous_at"] = json!(1_795_417_080_000_u64);
     assert_eq!(read(pinned).relaxations(), ["dangerous_at 2026-11-23T06:58:00Z"]);
 }

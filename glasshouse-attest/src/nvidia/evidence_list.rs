@@ -1,4 +1,5 @@
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use glasshouse_core::evidence::{DeviceEvidence, DeviceKind};
 use glasshouse_core::fixed::{Blob, Nonce32};
 use serde::Deserialize;
@@ -11,7 +12,8 @@ const MAX_JSON: usize = 4 * 1024 * 1024;
 const MAX_ENTRIES: usize = 64;
 
 /// One entry of the list that NVIDIA's tools write: `[{"arch", "evidence", "certificate", "nonce"}, …]`, or the request
-/// of its remote service, `{"nonce", "arch", "evidence_list": […]}`, or a collector's whole answer, `{"evidences": […]}`.
+/// of its remote service, `{"nonce", "arch", "evidence_list": […]}`, or a collector's whole answer, `{"evidences": […]}`,
+/// or one entry alone.
 /// Decoded, nothing verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedEvidence {
@@ -56,6 +58,7 @@ enum Document {
         #[serde(alias = "evidences")]
         evidence_list: Vec<Entry>,
     },
+    Single(Entry),
 }
 
 /// Tools write further fields, and newer ones more.
@@ -68,7 +71,8 @@ struct Entry {
 }
 
 impl ListedEvidence {
-    /// Reads a list. `evidence` is base64 of the report or of its hex digits; `certificate` is PEM or base64 of it.
+    /// Reads a list. `evidence` is base64 of the report or of its hex digits; `certificate` is PEM or base64 of it. Base64 is
+    /// of either alphabet, padded or not; nonces are hexadecimal digits, with or without `0x`.
     ///
     /// # Errors
     /// [`ListError`].
@@ -79,6 +83,7 @@ impl ListedEvidence {
         let (nonce, arch, entries) = match serde_json::from_slice(json).map_err(|_| ListError::Json)? {
             Document::List(entries) => (None, None, entries),
             Document::Request { nonce, arch, evidence_list } => (nonce, arch, evidence_list),
+            Document::Single(entry) => (None, None, vec![entry]),
         };
         if entries.len() > MAX_ENTRIES {
             return Err(ListError::Json);
@@ -106,11 +111,12 @@ impl ListedEvidence {
 
     fn decode(i: usize, arch: &str, nonce: Option<&String>, entry: &Entry) -> Result<Self, ListError> {
         let bad = |field, encoding| ListError::Field { entry: i, field, encoding };
-        let nonce = nonce.map(|text| Nonce32::from_hex(&text.to_ascii_lowercase()));
-        let report = STANDARD.decode(compact(&entry.evidence)).map_err(|_| bad("evidence", "base64"))?;
+        let nonce = nonce.map(|text| text.trim().to_ascii_lowercase());
+        let nonce = nonce.map(|text| Nonce32::from_hex(text.strip_prefix("0x").unwrap_or(&text)));
+        let report = decode(&entry.evidence).ok_or(bad("evidence", "base64"))?;
         let chain = match entry.certificate.trim_start().starts_with("-----BEGIN") {
             true => entry.certificate.clone().into_bytes(),
-            false => STANDARD.decode(compact(&entry.certificate)).map_err(|_| bad("certificate", "base64 or PEM"))?,
+            false => decode(&entry.certificate).ok_or(bad("certificate", "base64 or PEM"))?,
         };
         let switch = ["LS10", "LS_10", "SWITCH"].iter().any(|name| name.eq_ignore_ascii_case(arch));
         Ok(Self {
@@ -123,8 +129,10 @@ impl ListedEvidence {
     }
 }
 
-fn compact(text: &str) -> String {
-    text.split_ascii_whitespace().collect()
+fn decode(text: &str) -> Option<Vec<u8>> {
+    let compact: String = text.split_ascii_whitespace().collect();
+    let engines = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
+    engines.iter().find_map(|engine| engine.decode(&compact).ok())
 }
 
 #[cfg(test)]
@@ -149,6 +157,15 @@ mod tests {
         };
         let entry = json!({"arch": "HOPPER", "evidence": "EeA=", "certificate": STANDARD.encode(pem), "nonce": nonce, "version": "1.0"});
         assert_eq!(parse(&json!([entry])), Ok(vec![listed.clone()]));
+        assert_eq!(parse(&entry), Ok(vec![listed.clone()]), "one alone");
+        for (evidence, nonce) in
+            [("EeA", nonce.clone()), ("EeA=", format!("0x{nonce}")), ("EeA", format!("0X{nonce}\n"))]
+        {
+            let entry = json!({"evidence": evidence, "certificate": pem, "nonce": nonce});
+            assert_eq!(parse(&json!([entry])), Ok(vec![listed.clone()]), "{evidence} {nonce}");
+        }
+        let either = |text: &str| parse(&json!({"evidence": text, "certificate": pem})).unwrap()[0].report.clone();
+        assert_eq!(either("+/8="), either("-_8"));
         let entry = json!({"evidence": STANDARD.encode("11e0"), "certificate": pem});
         let request = json!({"nonce": nonce, "arch": "LS10", "evidence_list": [entry]});
         let switch = vec![ListedEvidence { kind: DeviceKind::NvidiaSwitch, ..listed }];

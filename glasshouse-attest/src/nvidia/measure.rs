@@ -23,17 +23,12 @@ pub(super) fn applies(rim: &VerifiedRim, device: &Authentic) -> bool {
     role(rim, device).is_some()
 }
 
-/// Refuses with `rim-version` for a manifest that is for none of the devices, where it stands for one that is missing.
-/// Beside all that are needed it is passed over, as NVIDIA's tools do: it is validly signed, and compared with nothing.
+/// Refuses with `rim-version` for a manifest that is for none of the devices, whatever else was passed beside it: what is
+/// passed as a device's reference must be its own, and a set that is not is no set to conclude from.
 pub(super) fn refuse_stray(rims: &[VerifiedRim], devices: &[Authentic]) -> Result<(), Refusal> {
     let Some(stray) = rims.iter().find(|rim| !devices.iter().any(|device| applies(rim, device))) else {
         return Ok(());
     };
-    let has = |device: &Authentic, wanted| rims.iter().any(|rim| role(rim, device) == Some(wanted));
-    let complete = |d: &Authentic| (d.named.driver.is_none() || has(d, Role::Driver)) && has(d, Role::Vbios);
-    if !devices.is_empty() && devices.iter().all(complete) {
-        return Ok(());
-    }
     let versions = |d: &Authentic| match &d.named {
         Named { chip, driver: Some(driver), vbios } => format!("{chip} driver {driver} VBIOS {vbios}"),
         Named { chip, driver: None, vbios } => format!("{chip} VBIOS {vbios}"),

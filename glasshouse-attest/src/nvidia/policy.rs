@@ -22,7 +22,8 @@ pub struct NvidiaPolicy {
     pub require_rim_for_board: bool,
     /// Only devices about whose chain, and about whose manifests' signers, revocation data was passed: a list of the issuer,
     /// or an OCSP answer about the certificate. In a device's chain that is asked of the two upper issuers, the root and the
-    /// chip family's authority: the ones below publish nothing. In a signer's chain it is asked of every issuer; of NVIDIA's
+    /// chip family's authority, and about every certificate that names a list or a responder, as Blackwell's boot-ROM
+    /// certificates do; Hopper's lower issuers publish nothing. In a signer's chain it is asked of every issuer; of NVIDIA's
     /// only the root publishes a list, so that the others need OCSP answers.
     pub require_crls: bool,
     /// Accepts reports without a firmware id: Hopper firmware of 2023, and switches.
@@ -102,8 +103,8 @@ impl NvidiaRoots {
 /// What an appraisal is given beside the evidence, none of it trusted: everything is verified under the roots.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NvidiaCollateral<'a> {
-    /// Reference manifests, XML: those of the devices' drivers and VBIOS. Others stand for
-    /// none of these.
+    /// Reference manifests, XML: those of the devices' drivers and VBIOS and no others: one that is for none of the
+    /// devices is refused (`rim-version`).
     pub rims: &'a [&'a [u8]],
     /// Revocation lists, DER. Those of other issuers are passed over.
     pub crls: &'a [&'a [u8]],

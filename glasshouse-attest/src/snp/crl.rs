@@ -25,6 +25,12 @@ struct Crl {
     serials: BTreeSet<Vec<u8>>,
 }
 
+/// Whether this is a list that can be read, before anybody keeps it.
+#[cfg(feature = "fetch")]
+pub(crate) fn is_list(der: &[u8]) -> bool {
+    parse(der).is_ok()
+}
+
 /// Looks up an intermediate, and the certificate under it, in the lists of the root. Lists of other roots are passed
 /// over; with `needed` the root must have one.
 ///

@@ -44,6 +44,8 @@ mod tcb;
 mod verifier;
 
 pub use claims::SnpClaims;
+#[cfg(feature = "fetch")]
+pub(crate) use crl::is_list;
 pub use policy::SnpPolicy;
 pub use report::{GuestPolicy, REPORT_LENGTH, Report, SignedReport, SigningKey};
 pub use roots::SnpRoots;

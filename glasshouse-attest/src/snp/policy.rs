@@ -16,7 +16,8 @@ pub struct SnpPolicy {
     pub host_data: Option<Digest32>,
     /// SHA-384 of the identity keys that are accepted; empty accepts every guest, with an identity block or without.
     pub id_keys: Vec<Digest48>,
-    /// The oldest firmware by product, of the platform now and when the guest was launched.
+    /// The oldest firmware by product, of the platform now and when the guest was launched. With one for some product, a
+    /// processor of another is refused.
     pub minimum_tcb: BTreeMap<Product, Tcb>,
     /// The lowest security version of the guest.
     pub minimum_guest_svn: u32,

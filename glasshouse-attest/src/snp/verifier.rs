@@ -169,7 +169,18 @@ impl SnpVerifier {
         if !current.reaches(&reported) {
             return Err(refuse(codes::TCB, format_args!("firmware not below the reported {reported}"), current));
         }
-        let floor = self.policy.minimum_tcb.get(&product).copied().unwrap_or_default();
+        let floor = match self.policy.minimum_tcb.get(&product) {
+            Some(floor) => *floor,
+            None if self.policy.minimum_tcb.is_empty() => Tcb::default(),
+            None => {
+                let seen = format_args!("{product}, for which it has none").to_string();
+                return Err(refuse(
+                    codes::TCB,
+                    "a processor for which the policy has an oldest TCB, as for others",
+                    seen,
+                ));
+            }
+        };
         for (tcb, when) in [(reported, "now"), (at_launch, "at launch")] {
             if !tcb.reaches(&floor) {
                 return Err(refuse(codes::TCB, format_args!("{floor} or newer"), format_args!("{tcb} {when}")));

@@ -45,29 +45,33 @@ pub(super) const WHAT: &str = "an NVIDIA GPU";
 /// What a machine lacks whose GPUs are there and do not attest.
 const EVIDENCE: &str = "evidence of this machine's NVIDIA GPUs";
 
-/// Evidence of every GPU over one nonce: an empty list where there is none. One that does not attest speaks for none of the
-/// others: the owner would take the list for the whole machine.
+/// Evidence of every GPU over one nonce: an empty list where there is none. One that does not attest, or that developer tools
+/// may read, speaks for none of the others: the owner would take the list for the whole machine.
 pub(super) fn evidence(gpus: &dyn GpuInterface, nonce: &Digest32) -> Result<GpuEvidence, AttestError> {
     let failed = |why: String| AttestError::Failed { what: WHAT, why };
-    let (mut off, mut unknown, mut open) = (Vec::new(), Vec::new(), None);
+    let (mut off, mut unknown, mut open) = (Vec::new(), Vec::new(), Vec::new());
     let count = gpus.count().map_err(failed)?;
     for index in 0..count {
         match gpus.state(index).map_err(|why| failed(format!("GPU {index}: {why}")))? {
-            Some(ConfidentialState { enabled: true, dev_tools }) => open = open.or(dev_tools.then_some(index)),
+            Some(ConfidentialState { enabled: true, dev_tools: false }) => {}
+            Some(ConfidentialState { enabled: true, dev_tools: true }) => open.push(format!("GPU {index}")),
             Some(_) => off.push(format!("GPU {index}")),
             None => unknown.push(format!("GPU {index}")),
         }
     }
-    let silent = [("confidential computing is off on", off), ("no confidential computing is known to", unknown)];
+    let silent = [
+        ("confidential computing is off on", off),
+        ("no confidential computing is known to", unknown),
+        ("developer tools may read the memory of", open),
+    ];
     let silent = silent.iter().filter(|(_, gpus)| !gpus.is_empty());
     let silent: Vec<_> = silent.map(|(what, gpus)| format!("{what} {}", gpus.join(", "))).collect();
     if !silent.is_empty() {
-        let why = format!("{}; turn it on and reset the GPU, or rent one where it is on", silent.join(", and "));
+        let why = format!(
+            "{}; turn confidential computing on, developer tools off, and reset the GPU, or rent one that is so",
+            silent.join(", and ")
+        );
         return Err(AttestError::NotAvailable { what: EVIDENCE, why });
-    }
-    if let Some(index) = open {
-        let why = format!("GPU {index}: developer tools may read its memory; boot it without dev-tools mode");
-        return Err(failed(why));
     }
     (0..count).map(|index| one(gpus, index, nonce)).collect::<Result<_, _>>().map(GpuEvidence)
 }

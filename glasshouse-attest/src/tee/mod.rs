@@ -6,7 +6,7 @@
 //! driver's stand behind [`TsmInterface`] and [`GpuInterface`], so that everything above them runs in tests.
 //!
 //! A machine without GPUs attests without them. One whose GPUs are there and do not attest, because confidential computing is
-//! off on one of them or unknown to it, says so with
+//! off on one of them, unknown to it or open to developer tools, says so with
 //! [`NotAvailable`](glasshouse_core::traits::AttestError::NotAvailable), which names the GPU: an owner who asks for
 //! `CpuTeeGpuCc` is refused with those words, and a session that asks for less goes on with the CPU's evidence alone, reaches
 //! `CpuTee`, and has the same words in the allocation's log.

@@ -36,17 +36,8 @@ impl GpuInterface for NvmlGpus {
     /// The driver sets one mode for all GPUs of a machine and tells no other; each is asked all the same.
     fn state(&self, index: u32) -> Result<Option<ConfidentialState>, String> {
         let device = self.0.device_by_index(index).map_err(|e| e.to_string())?;
-        // Drivers before confidential computing lack the calls; GPUs before it do not support them.
-        let unknown = |error: &NvmlError| {
-            matches!(error, NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_))
-        };
-        let enabled = match device.is_cc_enabled() {
-            Err(error) if unknown(&error) => return Ok(None),
-            other => other.map_err(|e| e.to_string())?,
-        };
-        // Not known here is no reason to call it off.
-        let dev_tools = enabled && device.is_cc_dev_mode_enabled().map_err(|e| e.to_string())?;
-        Ok(Some(ConfidentialState { enabled, dev_tools }))
+        let protected_pcie = || device.is_multi_gpu_protected_pcie_enabled();
+        state(device.is_cc_enabled(), protected_pcie, || device.is_cc_dev_mode_enabled()).map_err(|e| e.to_string())
     }
 
     fn evidence(&self, index: u32, nonce: &[u8; 32]) -> Result<RawEvidence, String> {
@@ -60,9 +51,50 @@ impl GpuInterface for NvmlGpus {
     }
 }
 
+/// The mode from the driver's answers. A machine in protected-PCIe mode has the feature of single GPUs off, and its GPUs
+/// attest. All three are members of one answer (`nvmlSystemGetConfComputeSettings`): a driver that gives the first gives
+/// the others.
+fn state(
+    feature: Result<bool, NvmlError>,
+    protected_pcie: impl FnOnce() -> Result<bool, NvmlError>,
+    dev_tools: impl FnOnce() -> Result<bool, NvmlError>,
+) -> Result<Option<ConfidentialState>, NvmlError> {
+    // Drivers before confidential computing lack the call; GPUs before it do not support it.
+    let feature = match feature {
+        Err(NvmlError::NotSupported | NvmlError::FunctionNotFound | NvmlError::FailedToLoadSymbol(_)) => {
+            return Ok(None);
+        }
+        other => other?,
+    };
+    let enabled = feature || protected_pcie()?;
+    // Not known here is no reason to call it off.
+    Ok(Some(ConfidentialState { enabled, dev_tools: enabled && dev_tools()? }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn modes_of_drivers_and_gpus() {
+        let of = |feature, pcie: bool, dev: bool| state(feature, || Ok(pcie), || Ok(dev)).unwrap();
+        let mode = |enabled, dev_tools| Some(ConfidentialState { enabled, dev_tools });
+        assert_eq!(of(Ok(false), false, true), mode(false, false));
+        assert_eq!(of(Ok(true), false, false), mode(true, false));
+        assert_eq!(of(Ok(true), false, true), mode(true, true));
+        assert_eq!(of(Ok(false), true, false), mode(true, false), "protected PCIe");
+        assert_eq!(of(Ok(false), true, true), mode(true, true));
+        for unknown in [
+            NvmlError::NotSupported,
+            NvmlError::FunctionNotFound,
+            NvmlError::FailedToLoadSymbol("undefined symbol".to_owned()),
+        ] {
+            assert_eq!(of(Err(unknown), true, false), None, "which a session for less goes on without");
+        }
+        assert!(state(Err(NvmlError::GpuLost), || Ok(true), || Ok(false)).is_err());
+        assert!(state(Ok(false), || Err(NvmlError::GpuLost), || Ok(false)).is_err());
+        assert!(state(Ok(true), || Ok(false), || Err(NvmlError::GpuLost)).is_err());
+    }
 
     #[test]
     fn a_machine_without_driver_says_so() {

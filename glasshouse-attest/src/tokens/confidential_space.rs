@@ -105,7 +105,10 @@ impl ConfidentialSpacePolicy {
             (self.dangerous_no_measurements, "dangerous_no_measurements"),
         ];
         let switches = switches.into_iter().filter(|(on, _)| *on).map(|(_, name)| name.to_owned());
-        others.map(|issuer| format!("issuers {}", one_line(issuer))).chain(switches).collect()
+        let ahead = self.max_clock_ahead_seconds;
+        let ahead =
+            (ahead > Self::default().max_clock_ahead_seconds).then(|| format!("max_clock_ahead_seconds {ahead}"));
+        others.map(|issuer| format!("issuers {}", one_line(issuer))).chain(switches).chain(ahead).collect()
     }
 }
 

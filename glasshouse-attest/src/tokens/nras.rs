@@ -42,7 +42,10 @@ impl NrasPolicy {
         let debug = self.dangerous_allow_debug.then(|| "dangerous_allow_debug".to_owned());
         let usual = Self::default().issuers;
         let others = self.issuers.iter().filter(|issuer| !usual.contains(issuer));
-        others.map(|issuer| format!("issuers {}", one_line(issuer))).chain(debug).collect()
+        let ahead = self.max_clock_ahead_seconds;
+        let ahead =
+            (ahead > Self::default().max_clock_ahead_seconds).then(|| format!("max_clock_ahead_seconds {ahead}"));
+        others.map(|issuer| format!("issuers {}", one_line(issuer))).chain(debug).chain(ahead).collect()
     }
 }
 

@@ -10,7 +10,10 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::ext::Extension;
 
-use super::{Certificate, OcspAnswer, VerifiedLinks, X509Error, is_ecdsa_sha384, millis, ocsp, significant, split};
+use super::{
+    Certificate, OcspAnswer, VerifiedLinks, X509Error, is_ecdsa_sha384, millis, ocsp, significant, split,
+    tells_revocation,
+};
 
 /// Lists of a few thousand entries.
 const MAX_DER: usize = 1024 * 1024;
@@ -62,6 +65,11 @@ impl Crl {
             serials: revoked.iter().map(|entry| significant(entry.serial_number.as_bytes()).to_vec()).collect(),
         })
     }
+
+    /// Until when it counts (`nextUpdate`).
+    pub fn until(&self) -> UnixMillis {
+        self.to
+    }
 }
 
 /// What is known of revoked certificates, parsed and not yet verified.
@@ -88,7 +96,8 @@ impl Revocation {
 
 /// Looks up every certificate of a verified chain in the lists of its issuer and in the OCSP answers about it. What is
 /// about others is passed over. Each issuer from `needed` on, counted from the leaf, must have a list, or an answer about
-/// what it issued.
+/// what it issued; and so must the issuer of every certificate that says where it is told whether it is revoked, a list
+/// or a responder. `usize::MAX` asks for neither.
 ///
 /// # Errors
 /// [`X509Error::CrlSignature`], [`X509Error::CrlValidity`], [`X509Error::CrlMissing`], [`X509Error::OcspSignature`],
@@ -110,7 +119,8 @@ pub fn check_revocation(
             }
         }
         let answered = ocsp::check((certificate, issuer), &known.answers, &lists, at, links)?;
-        if lists.is_empty() && !answered && i.saturating_add(1) >= needed {
+        let asked = i.saturating_add(1) >= needed || needed != usize::MAX && tells_revocation(certificate);
+        if lists.is_empty() && !answered && asked {
             return Err(X509Error::CrlMissing { issuer: issuer.subject() });
         }
     }

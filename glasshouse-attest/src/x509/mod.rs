@@ -30,8 +30,9 @@ pub use chain::{VerifiedLinks, check_validity, verify_chain};
 pub use crl::{Crl, Revocation, check_revocation};
 pub use error::X509Error;
 pub use ocsp::OcspAnswer;
+pub(crate) use ocsp::names_responder;
 #[cfg(feature = "fetch")]
-pub(crate) use ocsp::{names_responder, request as ocsp_request};
+pub(crate) use ocsp::request as ocsp_request;
 pub use pem::certificates_from_pem;
 pub(crate) use pem::der_from_pem;
 
@@ -168,7 +169,6 @@ impl Certificate {
 }
 
 /// Where a certificate says that its issuer's revocation list is (RFC 5280 section 4.2.1.13).
-#[cfg(feature = "fetch")]
 pub(crate) fn distribution_points(certificate: &Certificate) -> Vec<String> {
     use x509_cert::ext::pkix::CrlDistributionPoints;
     use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
@@ -183,6 +183,11 @@ pub(crate) fn distribution_points(certificate: &Certificate) -> Vec<String> {
         _ => None,
     };
     names.flatten().filter_map(uri).collect()
+}
+
+/// Whether a certificate says where it is told whether it is revoked.
+fn tells_revocation(certificate: &Certificate) -> bool {
+    names_responder(certificate) || !distribution_points(certificate).is_empty()
 }
 
 fn millis(time: Time) -> UnixMillis {

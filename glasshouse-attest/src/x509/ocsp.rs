@@ -61,6 +61,11 @@ impl OcspAnswer {
         Ok(Self { sha256: sha256(der), tbs_der, signature, name, certificates, about })
     }
 
+    /// Until when all that it says counts (the earliest `nextUpdate`).
+    pub fn until(&self) -> Option<UnixMillis> {
+        self.about.iter().map(|single| single.to).min()
+    }
+
     /// Whether the issuer of the certificates that it is about vouches for whoever signed it: the issuer itself, or the
     /// holder of a certificate that the issuer gave out for signing answers (RFC 6960 section 4.2.2.2), which is valid and
     /// in none of the issuer's lists.
@@ -141,7 +146,6 @@ pub(crate) fn request(certificate: &Certificate, issuer: &Certificate) -> Option
 }
 
 /// Where a certificate says that its issuer answers (RFC 5280 section 4.2.2.1).
-#[cfg(feature = "fetch")]
 pub(crate) fn names_responder(certificate: &Certificate) -> bool {
     use x509_cert::ext::pkix::AuthorityInfoAccessSyntax;
     const OCSP: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1");

@@ -166,6 +166,36 @@ fn a_nonce_that_nobody_names() {
     assert!(report.all_as_expected(), "{report}");
 }
 
+/// A list brings its own chain: the case's is that one, or the case is malformed. What never ends costs its case only.
+#[test]
+fn a_chain_beside_a_list() {
+    let Some(folder) = corpus() else { return };
+    let all: Value = serde_json::from_slice(&read("cases.json")).unwrap();
+    let whole = all["cases"].as_array().unwrap().iter().find(|case| case["id"] == "nvidia-h100-complete").unwrap();
+    let path = |name: &Value| json!(folder.join(name.as_str().unwrap()).canonicalize().unwrap());
+    let base64 = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes);
+    let text = |name: &str| read(whole[name].as_str().unwrap());
+    let report = hex::decode(String::from_utf8(text("report")).unwrap().trim()).unwrap();
+    let nonce = format!("0x{}", whole["nonce"].as_str().unwrap());
+    let entry = json!({"evidence": base64(&report), "certificate": base64(&text("chain")), "nonce": nonce});
+    let files = tempfile::tempdir().unwrap();
+    let list = files.path().join("list.json");
+    std::fs::write(&list, entry.to_string()).unwrap();
+    let case = |id: &str, chain: Value| {
+        let mut case = whole.clone();
+        (case["id"], case["report"], case["chain"]) = (json!(id), json!(list), chain);
+        case["rims"].as_array_mut().unwrap().iter_mut().for_each(|rim| *rim = path(rim));
+        case
+    };
+    let own = [case("none", json!(null)), case("own", path(&whole["chain"])), case("the list", json!(list))];
+    let report = run(&json!(own)).unwrap();
+    assert!(report.all_as_expected(), "{report}");
+    let others = [case("other", path(&json!("nvidia/h100_550/chain.pem"))), case("endless", json!("/dev/zero"))];
+    let report = run(&json!(others)).unwrap();
+    assert!(report.cases.iter().all(|case| matches!(case.outcome, Outcome::Broken(_))), "{report}");
+    assert!(Corpus::read(Path::new("/dev/zero")).unwrap_err().to_string().contains("no regular file"));
+}
+
 /// Report data of fewer than 64 bytes is followed by zeros.
 #[test]
 fn short_report_data() {

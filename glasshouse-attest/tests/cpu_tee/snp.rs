@@ -237,6 +237,8 @@ fn policies() {
     assert!(refused(SnpPolicy { minimum_tcb: floor(reached), ..policy() }).is_ok());
     let over = floor(Tcb { snp: 5, ..reached });
     assert_eq!(refused(SnpPolicy { minimum_tcb: over, ..policy() }), Err("tcb".to_owned()));
+    let of_another = BTreeMap::from([(Product::Genoa, Tcb::default())]);
+    assert_eq!(refused(SnpPolicy { minimum_tcb: of_another, ..policy() }), Err("tcb".to_owned()));
     assert_eq!(refused(SnpPolicy::default()), Err("measurement".to_owned()));
     assert!(!refused(SnpPolicy { dangerous_no_measurements: true, ..SnpPolicy::default() }).unwrap().measured);
     assert_eq!(refused(SnpPolicy { host_data: Some([1; 32].into()), ..policy() }), Err("measurement".to_owned()));

@@ -11,7 +11,8 @@ use glasshouse_attest_gen::nvidia::{CrlDraft, OcspDraft};
 use glasshouse_attest_gen::tdx::CollateralDraft;
 use glasshouse_attest_gen::token::{NRAS, TokenDraft, jwks_json};
 use glasshouse_attest_gen::{Platform, snp};
-use glasshouse_core::evidence::CpuEvidence;
+use glasshouse_core::evidence::{CpuEvidence, DeviceEvidence};
+use glasshouse_core::fixed::Blob;
 
 use crate::common::tried;
 use crate::session::{Made, Session};
@@ -54,6 +55,18 @@ fn hold(
 }
 
 const NOWHERE: fn(usize) -> bool = |_| false;
+
+/// Changes a device's entry and has the guest's CPU vouch for the change: what refuses it is not the quote's digest.
+fn put_device(
+    entry: usize,
+    field: impl Fn(&mut DeviceEvidence) -> &mut Blob,
+) -> impl Fn(&[u8], &mut Session, &mut Made) -> Option<()> {
+    move |bytes, session, made| {
+        field(&mut made.gpus.0[entry]).0 = bytes.to_vec();
+        made.cpu = session.platform.quote(&session.report_data(&made.gpus));
+        Some(())
+    }
+}
 
 #[test]
 fn a_quote() {
@@ -131,17 +144,19 @@ fn a_device_its_manifests_and_lists() {
     session.collateral.nvidia.crls = vec![list.clone()];
     let made = session.make();
     let device = made.gpus.0[0].clone();
-    let put_report = |bytes: &[u8], _: &mut Session, made: &mut Made| {
-        made.gpus.0[0].report.0 = bytes.to_vec();
-        Some(())
-    };
-    // The CPU's quote carries the digest of report and chain: no byte of either is without meaning.
-    hold((&session, &made), &device.report.0, NOWHERE, put_report, 100);
-    let put_chain = |bytes: &[u8], _: &mut Session, made: &mut Made| {
-        made.gpus.0[0].chain.0 = bytes.to_vec();
-        Some(())
-    };
-    hold((&session, &made), &device.chain.0, NOWHERE, put_chain, 100);
+    // The CPU's quote carries the digest of report and chain, so that nobody on the way changes a byte of either; here the
+    // quote is made over the change, and NVIDIA's own checks must refuse it.
+    hold((&session, &made), &device.report.0, NOWHERE, put_device(0, |one| &mut one.report), 100);
+    // White space between the lines of the chain in PEM.
+    let space = |at: usize| device.chain.0[at].is_ascii_whitespace();
+    hold((&session, &made), &device.chain.0, space, put_device(0, |one| &mut one.chain), 100);
+    // Changed on the way, every bit of either is the quote's to refuse.
+    let fields: [fn(&mut DeviceEvidence) -> &mut Blob; 2] = [|one| &mut one.report, |one| &mut one.chain];
+    for field in fields {
+        let mut relayed = made.copy();
+        field(&mut relayed.gpus.0[0]).0[9] ^= 1;
+        assert_eq!(session.appraise(&relayed).unwrap_err().code.as_str(), "report-data");
+    }
     for name in session.collateral.nvidia.rims.keys().filter(|name| name.contains("GPU")).cloned().collect::<Vec<_>>() {
         let document = session.collateral.nvidia.rims[&name].clone();
         let put = |bytes: &[u8], session: &mut Session, _: &mut Made| {
@@ -184,11 +199,7 @@ fn a_token_and_its_keys() {
     session.collateral.jwks.insert(NRAS.into(), Jwks::parse(keys.as_bytes()).unwrap());
     let token = TokenDraft::new(session.nonce(), 1).evidence();
     let made = session.make_with(|gpus| gpus.0.push(token.clone()));
-    let put_token = |bytes: &[u8], _: &mut Session, made: &mut Made| {
-        made.gpus.0[1].report.0 = bytes.to_vec();
-        Some(())
-    };
-    hold((&session, &made), &token.report.0, NOWHERE, put_token, 100);
+    hold((&session, &made), &token.report.0, NOWHERE, put_device(1, |one| &mut one.report), 100);
     let put_keys = |bytes: &[u8], session: &mut Session, _: &mut Made| {
         session.collateral.jwks.insert(NRAS.into(), Jwks::parse(bytes).ok()?);
         Some(())

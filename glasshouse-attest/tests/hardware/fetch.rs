@@ -9,6 +9,7 @@ use glasshouse_attest::snp::Product;
 use glasshouse_attest_gen::nvidia::{CrlDraft, Manifest, OcspDraft, names_list, names_responder};
 use glasshouse_attest_gen::tdx::CollateralDraft;
 use glasshouse_attest_gen::{AUDIT_TIME, Platform, snp, token};
+use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::CpuEvidence;
 use serde_json::{Value, json};
 
@@ -158,8 +159,31 @@ fn revocation_is_fetched_for_devices_and_for_signers_of_manifests() {
         session.collateral = revoked.collateral().unwrap();
         assert_eq!(session.appraise(&made).unwrap_err().code.as_str(), code);
     }
+    // It counts as long as all of it does: one answer that ends sooner ends the bundle, not the machine.
+    assert_eq!(bundle.not_after, UnixMillis(AUDIT_TIME.0 + 86_400_000));
+    let sooner = OcspDraft { until: Some("20261123060000Z"), ..OcspDraft::good("device root", 2) };
+    assert_eq!(with(true, Some((2, sooner.der()))).unwrap().not_after, UnixMillis(AUDIT_TIME.0 + 6 * 3_600_000));
     let later = with(true, Some((2, vec![0x30, 3, 10, 1, 3]))).unwrap_err();
     assert!(matches!(later, FetchError::Unexpected { what: "an OCSP answer that can be kept", .. }), "{later}");
+}
+
+/// A page that says 200 and is no list is not kept, where it would refuse every device; and nothing is asked twice.
+#[test]
+fn what_is_no_list_is_not_kept() {
+    let (platform, mut pages) = telling();
+    let made = Session::new(platform).make();
+    let fake = FakeServices::start(pages.clone());
+    fetch(fake.services(), &made).unwrap();
+    let asked = fake.asked.lock().unwrap().iter().filter(|path| path.starts_with("/crl")).count();
+    assert_eq!(asked, 3, "each list once, however many GPUs and manifests");
+    pages.insert("/crl/l1-root.crl".to_owned(), page("<html>maintenance</html>"));
+    let error = fetch(FakeServices::start(pages).services(), &made).unwrap_err();
+    assert!(matches!(error, FetchError::Unexpected { what: "a revocation list in DER", .. }), "{error}");
+    let mut pages = self::pages();
+    pages.insert("/amd/vcek/v1/Genoa/crl".to_owned(), page("<html>maintenance</html>"));
+    let made = bare(&Session::new(Platform::snp(0)));
+    let error = fetch(FakeServices::start(pages).services(), &made).unwrap_err();
+    assert!(matches!(error, FetchError::Unexpected { what: "a revocation list in DER", .. }), "{error}");
 }
 
 #[test]

@@ -307,9 +307,11 @@ fn manifests_and_measurements() {
         Manifest { edition: "SWITCH", ..Manifest::driver() },
     ] {
         refused(with(stray.clone(), Manifest::vbios()), codes::RIM_VERSION);
-        // Beside both that are needed it stands for none.
+        // Beside both that are needed it is refused all the same, first or last, and before one that lacks.
         let beside = [vec![stray.document()], manifests()].concat();
-        assert!(verify_with(&gpu(), &beside, json!({})).is_ok());
+        refused(verify_with(&gpu(), &beside, json!({})), codes::RIM_VERSION);
+        refused(verify_with(&gpu(), &[manifests(), vec![stray.document()]].concat(), json!({})), codes::RIM_VERSION);
+        refused(verify_with(&gpu(), &beside[..2], json!({})), codes::RIM_VERSION);
         refused(verify_with(&gpu(), &beside[..2], json!({"allow_missing_vbios_rim": true})), codes::RIM_VERSION);
         let unsigned = stray.document().replace("580.95", "580.96");
         let unsigned = if unsigned == stray.document() { stray.document().replace("GPU", "GPV") } else { unsigned };

@@ -3,7 +3,7 @@
 use glasshouse_attest::nvidia::{DeviceClaims, NvidiaCollateral, NvidiaVerifier, codes};
 use glasshouse_attest::x509::{OcspAnswer, X509Error};
 use glasshouse_attest_gen::nvidia::{
-    CrlDraft, Draft, Machine, Manifest, OcspDraft, extension, ocsp_answer, purpose, roots,
+    CrlDraft, Draft, Machine, Manifest, OcspDraft, extension, names_list, names_responder, ocsp_answer, purpose, roots,
 };
 use glasshouse_core::clock::UnixMillis;
 use glasshouse_core::evidence::GpuEvidence;
@@ -62,6 +62,31 @@ fn an_answer_stands_for_a_list() {
     // Of another certificate of the same issuer, or of another issuer's with the same number: about nobody here.
     for other in [OcspDraft::revoked("device root", 9), OcspDraft::revoked("stranger", 2)] {
         assert!(verify(&[other.der()], &[], false).is_ok());
+    }
+}
+
+/// Blackwell's boot-ROM certificates name a responder, Hopper's do not: what can be asked must have been asked.
+#[test]
+fn a_boot_rom_certificate_that_names_a_responder() {
+    let rims = [Manifest::driver().document(), Manifest::vbios().document()];
+    let rims: Vec<_> = rims.iter().map(String::as_bytes).collect();
+    let verify = |tells: Option<Vec<u8>>, more: Option<OcspDraft>, strict: bool| {
+        let mut machine = Machine::gpu(2);
+        machine.chain[1].extensions.extend(tells);
+        let evidence = GpuEvidence(vec![machine.evidence(&NONCE)]);
+        let answers: Vec<_> = upper().into_iter().chain(signers()).chain(more).map(|draft| draft.der()).collect();
+        let ocsp: Vec<_> = answers.iter().map(Vec::as_slice).collect();
+        let policy = serde_json::from_value(json!({"require_crls": strict})).unwrap();
+        let collateral = NvidiaCollateral { rims: &rims, crls: &[], ocsp: &ocsp };
+        let verified = NvidiaVerifier::new(policy, roots()).verify_all(&evidence, collateral, &NONCE, now());
+        verified.map(|_| ()).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(verify(None, None, true), Ok(()), "Hopper");
+    for tells in [names_responder("http://ocsp.example"), names_list("http://crl.example/l4.crl")] {
+        assert_eq!(verify(Some(tells.clone()), None, true), Err(codes::CRL));
+        assert_eq!(verify(Some(tells.clone()), None, false), Ok(()));
+        assert_eq!(verify(Some(tells.clone()), Some(OcspDraft::good("provisioner", 2)), true), Ok(()));
+        assert_eq!(verify(Some(tells), Some(OcspDraft::revoked("provisioner", 2)), true), Err(codes::REVOKED));
     }
 }
 

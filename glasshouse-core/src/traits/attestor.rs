@@ -46,7 +46,8 @@ pub enum AttestError {
 /// - `measure` reads the machine at each call and returns what it read, never what was configured.
 /// - `quote` binds all 64 bytes of `report_data`; equal inputs may give different bytes, but always verifiable ones.
 /// - `gpu_evidence` answers with an empty list where there is no GPU, with [`AttestError::NotAvailable`] where there is one
-///   that cannot attest, saying which and why, and with another error when one can and does not answer. Every report in the
+///   whose evidence would be worth nothing (its confidential computing is off or unknown, or developer tools may read its
+///   memory), saying which and why, and with another error when one could attest and does not answer. Every report in the
 ///   answer carries the nonce given.
 /// - `measure().kind` is the kind of the evidence that `quote` returns.
 /// - No call has side effects beyond making the evidence; none blocks longer than the hardware does.

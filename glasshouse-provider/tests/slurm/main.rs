@@ -333,6 +333,7 @@ fn refusals_are_told_apart() {
 const PATIENCE: Patience = Patience {
     boot: BootBudgets::each(Duration::from_secs(60)),
     settle: Duration::from_secs(5),
+    late: Duration::from_secs(5),
     poll: Duration::from_millis(300),
     watch: Duration::from_secs(5),
     absence_spacing: Duration::from_millis(500),

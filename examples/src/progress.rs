@@ -49,6 +49,12 @@ impl Show {
     /// Shows one event.
     pub fn event(&mut self, event: &RunEvent) {
         match event {
+            RunEvent::Recovered { proof } if proof.outcome == Cleanup::Observed => {
+                self.note(&format!("{} was left behind, and is gone, seen twice", proof.allocation));
+            }
+            RunEvent::Recovered { proof } => {
+                self.note(&format!("{} was left behind; its absence was not seen", proof.allocation));
+            }
             RunEvent::Renting => self.note("asking for an allocation"),
             RunEvent::Rented { id } => self.note(&format!("allocation {id} answers")),
             RunEvent::Uploading { done, total } if done == total && !self.uploaded => {

@@ -221,7 +221,8 @@ async fn reap_strays(provider: &Arc<dyn Provider>, runs: &Runs, owner: Option<&O
     // A journal of its own, so that one that is not seen to be gone is found again by the next reap.
     let journal = Arc::new(Journal::open(runs.out.join("journal.jsonl"))?);
     let supervisor = Supervisor::new(provider.clone(), journal);
-    let reaped = owner.cloned().into_iter().fold(supervisor, Supervisor::owner).reap().await?;
+    let reaped =
+        owner.cloned().into_iter().fold(supervisor, Supervisor::owner).reap().await.inspect_err(told_beside)?;
     Ok(reaped.ended.iter().map(told).fold(reaped.is_clean(), |all, gone| all & gone))
 }
 

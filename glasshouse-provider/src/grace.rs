@@ -11,12 +11,15 @@ pub(crate) const LETTING_GO: Duration = Duration::from_secs(120);
 pub(crate) const SEGMENT: Duration = Duration::from_millis(4000);
 /// An agent that ends kills the segments that are left after this.
 pub(crate) const AGENT_KILLS: Duration = Duration::from_millis(4250);
-/// It ends itself after this, whatever it waits for.
+/// It waits no longer than this for the kernel to take them.
+pub(crate) const AGENT_LETS_GO: Duration = Duration::from_millis(4400);
+/// It ends itself after this, whatever it waits for. Where nobody else ends its allocation, it asks for that end first.
 pub(crate) const AGENT: Duration = Duration::from_millis(4500);
 /// What is left of a local agent's session after this is killed: all of it is gone within 5 s.
 pub(crate) const ALLOCATION: Duration = Duration::from_millis(4700);
 
 const _: () = assert!(SEGMENT.as_millis() < AGENT_KILLS.as_millis());
-const _: () = assert!(AGENT_KILLS.as_millis() < AGENT.as_millis());
+const _: () = assert!(AGENT_KILLS.as_millis() < AGENT_LETS_GO.as_millis());
+const _: () = assert!(AGENT_LETS_GO.as_millis() < AGENT.as_millis());
 const _: () = assert!(AGENT.as_millis() < ALLOCATION.as_millis());
 const _: () = assert!(ALLOCATION.as_millis() < 5000);

@@ -151,8 +151,9 @@ impl Segments {
         Ok(Spawned { segment, input: held, child })
     }
 
-    /// Asks every segment to end, waits for their zeroization, kills what is left.
-    pub(super) async fn end_all(&self, grace: Duration) {
+    /// Asks every segment to end, waits for their zeroization, kills what is left after `grace`, and waits for that until
+    /// `limit` is over and no longer: one that is stuck in the kernel dies when the kernel lets it.
+    pub(super) async fn end_all(&self, grace: Duration, limit: Duration) {
         let running: Vec<_> = self.all().values().filter(|s| s.outbox.exit().is_none()).cloned().collect();
         // First of all, and to all of them: whoever writes to a segment that reads nothing holds its pipe.
         running.iter().for_each(|segment| segment.signal(Signal::TERM));
@@ -167,9 +168,12 @@ impl Segments {
         };
         if tokio::time::timeout(grace, ended).await.is_err() {
             running.iter().for_each(|segment| segment.signal(Signal::KILL));
-            for segment in &running {
-                let _ = tokio::time::timeout(Duration::from_millis(500), segment.exited()).await;
-            }
+            let killed = async {
+                for segment in &running {
+                    segment.exited().await;
+                }
+            };
+            let _ = tokio::time::timeout(limit.saturating_sub(grace), killed).await;
         }
     }
 }

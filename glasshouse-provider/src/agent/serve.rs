@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use super::routes;
 use super::segments::Segments;
 use crate::grace;
 use crate::local::AgentReport;
-use crate::roles::{Hold, Launch, enter_agent, note};
+use crate::roles::{Hold, Launch, OwnEnd, enter_agent, note};
 
 /// What all requests share.
 pub(super) struct Agent {
@@ -93,28 +93,80 @@ async fn serve(launch: Launch, secret: Secret<32>) -> i32 {
     };
     let (Ending::Told(reason) | Ending::Alone(reason)) = &ending;
     note(format_args!("agent ends: {reason}"));
-    let ended = Arc::new(AtomicBool::new(false));
-    let in_time = ended.clone();
-    std::thread::spawn(move || {
-        std::thread::sleep(grace::AGENT);
-        if in_time.load(Ordering::Acquire) {
-            return;
-        }
-        note(format_args!("the agent did not end in time; the kernel ends it and its segments"));
-        std::process::exit(70) // EX_SOFTWARE
-    });
-    agent.segments.end_all(grace::AGENT_KILLS).await;
-    let _ = std::fs::remove_dir_all(&scratch);
-    ended.store(true, Ordering::Release);
-    // Nothing of the owner's is left in here. What is left is the allocation, and its price.
-    if let (Ending::Alone(_), Some(own_end)) = (&ending, &agent.launch.own_end) {
-        tokio::select! {
-            () = end_allocation(own_end) => {}
-            // A signal, for one: whoever sends it ends the container.
-            _ = ends.recv() => {}
-        }
-    }
+    let own_end = match &ending {
+        Ending::Alone(_) => agent.launch.own_end.clone(),
+        Ending::Told(_) => None,
+    };
+    let segments = agent.segments.end_all(grace::AGENT_KILLS, grace::AGENT_LETS_GO);
+    let told = async { drop(ends.recv().await) };
+    finish(own_end, segments, told, &scratch, grace::AGENT, || std::process::exit(70)).await; // EX_SOFTWARE
     0
+}
+
+/// Ends the segments, then the allocation where nobody else does, and removes the scratch folder last: its size is the
+/// owner's, and none of it is worth a price. `give_up` once that takes longer than `limit`, whatever this thread waits for,
+/// and never before the allocation's end was asked for. `told` comes when somebody else wants the end meanwhile.
+async fn finish(
+    own_end: Option<OwnEnd>,
+    segments: impl Future<Output = ()>,
+    told: impl Future<Output = ()>,
+    scratch: &Path,
+    limit: Duration,
+    give_up: impl Fn() + Clone + Send + 'static,
+) {
+    let letting_go = InTime::or(limit, {
+        let (own_end, give_up) = (own_end.clone(), give_up.clone());
+        move || {
+            note(format_args!("the agent did not end in time; the kernel ends it and its segments"));
+            if let Some(own_end) = own_end
+                && let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+            {
+                runtime.block_on(end_allocation(&own_end));
+            }
+            give_up();
+        }
+    });
+    segments.await;
+    if let Some(own_end) = own_end {
+        // Nothing of the owner's is left in here that is not sealed. What is left is the allocation, and its price.
+        if !letting_go.is_done() {
+            // The other thread asks, and ends this process.
+            return std::future::pending().await;
+        }
+        tokio::select! {
+            () = end_allocation(&own_end) => {}
+            // A signal, for one: whoever sends it ends the container.
+            () = told => {}
+        }
+        let removing = InTime::or(limit, give_up);
+        let _ = std::fs::remove_dir_all(scratch);
+        removing.is_done();
+    } else {
+        let _ = std::fs::remove_dir_all(scratch);
+        letting_go.is_done();
+    }
+}
+
+/// Something that is done in time, or else: by a thread of its own, since what is waited for may hold this one.
+struct InTime(Arc<AtomicBool>);
+
+impl InTime {
+    fn or(limit: Duration, or_else: impl FnOnce() + Send + 'static) -> Self {
+        let decided = Arc::new(AtomicBool::new(false));
+        let late = decided.clone();
+        std::thread::spawn(move || {
+            std::thread::sleep(limit);
+            if !late.swap(true, Ordering::AcqRel) {
+                or_else();
+            }
+        });
+        Self(decided)
+    }
+
+    /// It is done; whether that was in time.
+    fn is_done(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
 }
 
 /// The directory for ciphertext: the one that the owner made and removes, or one of the agent's own.
@@ -215,5 +267,67 @@ impl Contact {
 
     pub(super) fn silence(&self) -> Duration {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What happened, in order, when segments took so long to end.
+    async fn order(segments: impl Future<Output = ()>, limit: Duration, gives_up: bool) -> Vec<&'static str> {
+        let happened = Arc::<Mutex<Vec<&'static str>>>::default();
+        let say = |what| {
+            let happened = happened.clone();
+            move || happened.lock().unwrap().push(what)
+        };
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::write(scratch.path().join("package"), "sealed").unwrap();
+        let kept = scratch.path().to_owned();
+        let (asked, is_kept) = (say("asked"), move || kept.join("package").exists());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own_end = OwnEnd {
+            collection: format!("http://{}/pods/", listener.local_addr().unwrap()),
+            // Set in every test: an id and a key as good as any.
+            id_variable: "CARGO_PKG_VERSION_MAJOR".into(),
+            key_variable: "CARGO_PKG_NAME".into(),
+        };
+        // The provider, on a thread of its own: the agent's may be held.
+        let provider = listener.into_std().unwrap();
+        std::thread::spawn(move || {
+            provider.set_nonblocking(false).unwrap();
+            let (mut stream, _) = provider.accept().unwrap();
+            let count = stream.read(&mut [0; 4096]).unwrap();
+            assert!(count > 0 && is_kept(), "what is only sealed bytes goes last");
+            asked();
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").unwrap();
+        });
+        let (gave_up, mut giving_up) = mpsc::unbounded_channel();
+        let exit = say("gave up");
+        let exit = move || {
+            exit();
+            let _ = gave_up.send(());
+        };
+        let finished = finish(Some(own_end), segments, std::future::pending(), scratch.path(), limit, exit);
+        tokio::select! {
+            () = finished => assert!(!gives_up && !scratch.path().exists()),
+            _ = giving_up.recv() => assert!(gives_up),
+        }
+        let happened = happened.lock().unwrap();
+        happened.clone()
+    }
+
+    #[tokio::test]
+    async fn no_agent_is_given_up_before_the_end_of_its_allocation_was_asked_for() {
+        let (brief, long) = (Duration::from_millis(300), Duration::from_secs(30));
+        assert_eq!(order(async {}, long, false).await, ["asked"]);
+        // It never ends, and: it holds the only thread that the agent has.
+        assert_eq!(order(std::future::pending(), brief, true).await, ["asked", "gave up"]);
+        let held = async {
+            std::thread::sleep(Duration::from_millis(900));
+        };
+        assert_eq!(order(held, brief, true).await, ["asked", "gave up"]);
     }
 }

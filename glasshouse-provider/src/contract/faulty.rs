@@ -17,6 +17,8 @@ use crate::supervisor::{Patience, RentRequest};
 /// agents of this executable, or of another one that calls [`serve_if_launched`](super::serve_if_launched).
 pub struct Faulty {
     line: Arc<Line>,
+    fresh: Box<dyn Fn() -> Arc<dyn Provider> + Send + Sync>,
+    billing: Option<Box<Billing>>,
     request: Box<dyn Fn() -> RentRequest + Send + Sync>,
     patience: Patience,
     at_once: usize,
@@ -24,9 +26,12 @@ pub struct Faulty {
 
 struct Line {
     inner: Arc<dyn Provider>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     hidden: Duration,
 }
+
+/// Names of everything that was asked for, to ids of what of it is there.
+type Billing = dyn Fn(&[String]) -> Vec<String> + Send + Sync;
 
 struct State {
     trouble: Trouble,
@@ -39,16 +44,25 @@ struct State {
 }
 
 impl Faulty {
-    /// Over `provider`, which rents what `request` gives at a price of zero or under its cap.
+    /// Over providers, each of them as a new owner has it, which rent what `request` gives at a price of zero or under its
+    /// cap.
     pub fn new(
-        provider: Arc<dyn Provider>,
+        provider: impl Fn() -> Arc<dyn Provider> + Send + Sync + 'static,
         request: impl Fn() -> RentRequest + Send + Sync + 'static,
         patience: Patience,
     ) -> Self {
         let state =
             State { trouble: Trouble::None, creates: 0, names: Vec::new(), looks: 0, readings: 0, ends: 0, born: None };
-        let line = Line { inner: provider, state: Mutex::new(state), hidden: patience.settle / 2 };
-        Self { line: Arc::new(line), request: Box::new(request), patience, at_once: 1 }
+        let line = Line { inner: provider(), state: Arc::new(Mutex::new(state)), hidden: patience.settle / 2 };
+        let (fresh, request) = (Box::new(provider), Box::new(request));
+        Self { line: Arc::new(line), fresh, billing: None, request, patience, at_once: 1 }
+    }
+
+    /// With something that says what of those names is there, whatever the provider says: it is asked in the provider's place.
+    #[must_use]
+    pub fn billed_by(mut self, told: impl Fn(&[String]) -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.billing = Some(Box::new(told));
+        self
     }
 
     /// With so many of its benches in use at a time.
@@ -64,6 +78,11 @@ impl Bench for Faulty {
         self.line.clone()
     }
 
+    fn next_provider(&self) -> Arc<dyn Provider> {
+        let Line { state, hidden, .. } = &*self.line;
+        Arc::new(Line { inner: (self.fresh)(), state: state.clone(), hidden: *hidden })
+    }
+
     fn arrange(&self, trouble: Trouble) -> bool {
         let filter = (self.request)().filter;
         self.line.state().trouble = trouble;
@@ -75,10 +94,13 @@ impl Bench for Faulty {
     }
 
     async fn billing(&self) -> Vec<String> {
-        match self.line.inner.list_owned().await {
+        let names = self.line.state().names.clone();
+        if let Some(told) = &self.billing {
+            return told(&names);
+        }
+        match (self.fresh)().list_owned().await {
             // Others of this account are nobody's business here.
             Ok(owned) => {
-                let names = self.line.state().names.clone();
                 owned.into_iter().filter(|a| names.contains(&a.name)).map(|allocation| allocation.id.0).collect()
             }
             Err(error) => vec![format!("who knows: {error}")],
@@ -127,6 +149,10 @@ impl Line {
 impl Provider for Line {
     fn name(&self) -> &'static str {
         self.inner.name()
+    }
+
+    fn account(&self) -> Option<String> {
+        self.inner.account()
     }
 
     /// What there is, twice: also where there is but one machine, a second offer can be tried.

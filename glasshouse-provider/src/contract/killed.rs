@@ -17,22 +17,22 @@ use crate::supervisor::{Journal, JournalError, OwnerTag, Reaped, Supervisor};
 
 /// An owner's life has more calls than this.
 const FEWEST: usize = 8;
-/// Calls whose owners are killed at once. Nearly all of it is waiting.
-const AT_ONCE: usize = 4;
-
-/// Kills owners before and after each of their calls, one after the other, and has the next one reap.
-pub(super) async fn at_every_call<B: Bench>(bench: &impl AsyncFn() -> B) -> Result<(), String> {
-    for first in (1..).step_by(AT_ONCE) {
-        let calls = first..first + AT_ONCE;
-        let cases = calls.flat_map(|call| [(call, When::Before), (call, When::After)]);
-        let ends = all(cases.map(|(call, when)| dies_at(bench, call, when))).await;
+/// Owners that are killed at once, where any number could be. Nearly all of it is waiting.
+const MOST_AT_ONCE: usize = 8;
+/// Kills owners before and after each of their calls, `at_once` of them at a time, and has the next one reap.
+pub(super) async fn at_every_call<B: Bench>(bench: &impl AsyncFn() -> B, at_once: usize) -> Result<(), String> {
+    let mut cases = (1..).flat_map(|call| [(call, When::Before), (call, When::After)]);
+    let mut killed = 0;
+    loop {
+        let wave = cases.by_ref().take(at_once.clamp(1, MOST_AT_ONCE));
+        let ends = all(wave.map(|(call, when)| dies_at(bench, call, when))).await;
         let ends: Vec<bool> = ends.into_iter().collect::<Result<_, String>>()?;
+        killed += ends.iter().filter(|killed| **killed).count();
         if ends.contains(&false) {
-            let calls = first - 1 + ends.iter().filter(|killed| **killed).count() / 2;
+            let calls = killed / 2;
             return holds(calls > FEWEST, || format!("its owner's life had {calls} calls"));
         }
     }
-    Ok(())
 }
 
 /// When in its last call an owner dies.
@@ -74,7 +74,7 @@ async fn life(bench: &impl Bench, provider: Arc<Mortal>, journal: &Path, tag: &O
 /// The next owner: a provider and a supervisor of its own, and the journal as it stands.
 pub(super) async fn reap(bench: &impl Bench, journal: &Path, tag: OwnerTag) -> Result<Reaped, String> {
     let journal = Arc::new(opened(journal).await?);
-    let supervisor = Supervisor::new(bench.provider(), journal).patience(bench.patience()).owner(tag);
+    let supervisor = Supervisor::new(bench.next_provider(), journal).patience(bench.patience()).owner(tag);
     let reaped = supervisor.reap().await.map_err(|error| error.to_string())?;
     holds(reaped.is_clean(), || format!("not everything was reaped: {reaped:?}"))?;
     Ok(reaped)

@@ -33,12 +33,18 @@ use glasshouse_core::traits::{Endpoint, Provider};
 use tokio::time::Instant;
 
 use crate::client::{AgentClient, ClientError};
-use crate::supervisor::{Dial, Journal, OwnerTag, Patience, RentRequest, Rented, Supervisor, SupervisorError};
+use crate::supervisor::{
+    BootPhase, Dial, Journal, OwnerTag, Patience, RentRequest, Rented, Supervisor, SupervisorError,
+};
 
 /// A backend over something that can be told to misbehave: a fake that speaks the provider's HTTP, or a test account.
 pub trait Bench {
     /// The provider under test, with at least two offers for [`Bench::request`] where it has a choice.
     fn provider(&self) -> Arc<dyn Provider>;
+    /// The same as an owner has it who comes after that one's death: with nothing of what the other had in memory.
+    fn next_provider(&self) -> Arc<dyn Provider> {
+        self.provider()
+    }
     /// Arranges it for the next create; false when this backend cannot have it. What [needs an agent](Trouble::needs_agent)
     /// takes allocations that are one.
     fn arrange(&self, trouble: Trouble) -> bool;
@@ -86,7 +92,7 @@ async fn checked<B: Bench>(bench: &impl AsyncFn() -> B, trouble: Trouble, bills:
         return Ok(false);
     }
     match trouble {
-        Trouble::OwnerKilled => killed::at_every_call(bench).await?,
+        Trouble::OwnerKilled => killed::at_every_call(bench, one.at_once()).await?,
         Trouble::ClockAhead | Trouble::ClockBehind => clocks::differ(&one, trouble, bills.get()).await?,
         trouble if trouble.needs_agent() => segments::check(&one, trouble).await?,
         trouble => {
@@ -132,8 +138,11 @@ async fn check(bench: &impl Bench, trouble: Trouble) -> Result<Option<CleanupPro
         format!("{creates:?} creates were asked for")
     })?;
     holds(journal.open_entries().is_empty(), || format!("the journal has {:?}", journal.open_entries()))?;
-    let limit = longest(&patience);
+    let limit = inside(&patience, trouble.last_phase());
     holds(took <= limit, || format!("it took {took:?}, more than {limit:?}"))?;
+    // As long as it was told to, which none of its waits is by chance.
+    let least = trouble.asked_wait().unwrap_or_default();
+    holds(took >= least, || format!("it took {took:?}, and was told to wait {least:?}"))?;
     Ok(proof)
 }
 
@@ -164,8 +173,15 @@ fn fresh_owner() -> Result<OwnerTag, String> {
 
 /// One phase's budget for each, and the end.
 fn longest(patience: &Patience) -> Duration {
-    let boot = &patience.boot;
-    boot.schedule + boot.pull + boot.start + boot.reachable + boot.gpu_ready + 4 * patience.settle + patience.end
+    inside(patience, None) + patience.late
+}
+
+/// The budgets of the phases up to and including the one that something is stuck in, and the end. An allocation that is
+/// stuck for ever goes through no phase after that one.
+fn inside(patience: &Patience, last: Option<BootPhase>) -> Duration {
+    let way = [BootPhase::Schedule, BootPhase::Pull, BootPhase::Start, BootPhase::Reachable, BootPhase::GpuReady];
+    let gone_through = way.iter().take_while(|phase| last.is_none_or(|last| **phase <= last));
+    gone_through.map(|phase| patience.boot.of(*phase)).sum::<Duration>() + 4 * patience.settle + patience.end
 }
 
 fn holds(holds: bool, broken: impl FnOnce() -> String) -> Result<(), String> {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::supervisor::BootBudgets;
+use crate::supervisor::{BootBudgets, BootPhase};
 
 /// Something that providers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,6 +125,26 @@ impl Trouble {
             // Until then nobody gives a create up.
             Self::CreateNeverAnswers => BootBudgets::each(boot.start / 4),
             _ => boot,
+        }
+    }
+
+    /// The phase that it never leaves.
+    pub(super) const fn last_phase(self) -> Option<BootPhase> {
+        match self {
+            Self::StuckInSchedule | Self::UnknownState => Some(BootPhase::Schedule),
+            Self::StuckInPull => Some(BootPhase::Pull),
+            Self::StuckInStart => Some(BootPhase::Start),
+            Self::WithoutPorts => Some(BootPhase::Reachable),
+            Self::WithoutGpus => Some(BootPhase::GpuReady),
+            _ => None,
+        }
+    }
+
+    /// For how long it is told to wait.
+    pub(super) const fn asked_wait(self) -> Option<Duration> {
+        match self {
+            Self::TooManyLooks(wait) | Self::TooManyCreates(wait) => wait,
+            _ => None,
         }
     }
 

@@ -71,6 +71,8 @@ pub enum Fault {
     Refused,
     /// An answer that nobody can read.
     Nonsense,
+    /// The provider panics: a defect in a backend.
+    Panics,
 }
 
 /// The error that a fault without an effect gives.

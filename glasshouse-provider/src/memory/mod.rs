@@ -90,6 +90,11 @@ impl MemoryProvider {
         self
     }
 
+    /// Another name for the account from now on, as after its key was changed.
+    pub fn set_account(&self, account: impl Into<String>) {
+        self.lock().account = Some(account.into());
+    }
+
     /// Scripts the faults of a call from now on, in place of those that it still had.
     pub fn fail(&self, call: Call, faults: impl IntoIterator<Item = Fault>) {
         self.lock().faults.insert(call, faults.into_iter().collect());
@@ -182,10 +187,15 @@ impl MemoryProvider {
     }
 
     /// Counts the call and takes its next fault.
+    #[allow(clippy::panic, reason = "the fault that is scripted")]
     fn enter(&self, call: Call) -> (MutexGuard<'_, Inner>, Option<Fault>) {
         let mut inner = self.lock();
         inner.calls.push(call);
         let fault = inner.faults.get_mut(&call).and_then(VecDeque::pop_front);
+        if fault == Some(Fault::Panics) {
+            drop(inner);
+            panic!("scripted: {} panics", call.name());
+        }
         (inner, fault)
     }
 }

@@ -109,16 +109,32 @@ impl Api {
                 Ok(answer) if answer.status == StatusCode::UNAUTHORIZED => {
                     return Err(self.unauthorized(&answer));
                 }
-                Ok(answer) if answer.status.is_server_error() && call.idempotent && !last => {
-                    let wait = answer.retry_after.unwrap_or_else(|| self.backoff(tried));
-                    tokio::time::sleep(wait.min(self.pacing.longest_wait)).await;
+                // A 5xx that says when to come back holds the endpoint as well; what it did with this request it does not say.
+                Ok(Answer { status, retry_after: Some(wait), .. }) if status.is_server_error() && call.idempotent => {
+                    self.pace.hold(call.endpoint, wait);
+                    if last || wait > self.pacing.longest_wait {
+                        return Err(self.rate_limited(call, Some(wait)));
+                    }
                 }
-                Ok(answer) => return Ok(answer),
+                Ok(answer) if answer.status.is_server_error() && call.idempotent && !last => {
+                    tokio::time::sleep(self.backoff(tried)).await;
+                }
+                Ok(answer) => {
+                    self.hold_after(call, &answer);
+                    return Ok(answer);
+                }
                 Err(lost) if (call.idempotent || lost.never_sent) && !last => {
                     tokio::time::sleep(self.backoff(tried)).await;
                 }
                 Err(lost) => return Err(self.ambiguous(call, lost.why, None)),
             }
+        }
+    }
+
+    /// A 5xx with a `Retry-After` holds its endpoint, whoever asks it next.
+    fn hold_after(&self, call: &Call, answer: &Answer) {
+        if let Some(wait) = answer.retry_after.filter(|_| answer.status.is_server_error()) {
+            self.pace.hold(call.endpoint, wait);
         }
     }
 
@@ -148,6 +164,7 @@ impl Api {
             return Ok(response);
         }
         let answer = Answer::read(response, MAX_ANSWER).await.map_err(|e| self.ambiguous(call, chain(&e), None))?;
+        self.hold_after(call, &answer);
         match answer.status {
             StatusCode::UNAUTHORIZED => Err(self.unauthorized(&answer)),
             StatusCode::TOO_MANY_REQUESTS => {

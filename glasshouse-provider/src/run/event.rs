@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use glasshouse_core::channel::{Interval, Outcome, Phase};
 use glasshouse_core::overhead::{Cleanup, Mode};
+use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{AllocationId, Progress};
 
 use crate::supervisor::OpenEntry;
@@ -15,6 +16,11 @@ pub enum RunEvent {
     Unconfirmed {
         /// What the journal has of it.
         entry: OpenEntry,
+    },
+    /// An allocation of an earlier run, or of this one when it was interrupted while it rented, was ended.
+    Recovered {
+        /// How its end was seen, if it was.
+        proof: CleanupProof,
     },
     /// An allocation is being rented.
     Renting,

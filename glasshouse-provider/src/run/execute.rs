@@ -76,8 +76,11 @@ pub(super) async fn execute(
     let mut uploads = Uploads::prepare(setup, plan)?;
     let supervisor = setup.supervisor();
     // What an earlier owner left behind is ended first: it may hold the port, the card or the budget.
-    supervisor.recover().await?;
+    let recovered = supervisor.recover().await?;
     let mut tell = Teller { began: Instant::now(), moments: Vec::new(), setup, listener };
+    for proof in recovered {
+        tell.event(RunEvent::Recovered { proof });
+    }
     for entry in setup.journal.open_entries() {
         tell.event(RunEvent::Unconfirmed { entry });
     }
@@ -85,7 +88,9 @@ pub(super) async fn execute(
     let rented = tokio::select! {
         rented = supervisor.rent(&setup.request) => rented?,
         () = interrupted(setup) => {
-            supervisor.recover().await?;
+            for proof in supervisor.recover().await? {
+                tell.event(RunEvent::Recovered { proof });
+            }
             return Err(RunError::Interrupted);
         }
     };

@@ -141,7 +141,9 @@ impl Provider for SlurmProvider {
 
     fn account(&self) -> Option<String> {
         // Its commands ask the cluster of this file.
-        Some(std::env::var("SLURM_CONF").unwrap_or_else(|_| "its default configuration".to_owned()))
+        let own = self.settings.configuration.as_ref().map(|file| file.display().to_string());
+        let inherited = || std::env::var("SLURM_CONF").ok();
+        Some(own.or_else(inherited).unwrap_or_else(|| "its default configuration".to_owned()))
     }
 
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
@@ -223,4 +225,20 @@ fn squeue(which: &[&str]) -> Vec<String> {
 /// Of a job that is over it says `Invalid job id`, and of one that has another name nothing: it leaves it alone.
 fn scancel(name: &str, number: &str) -> [String; 2] {
     [format!("--name={name}"), number.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_clusters_are_two_accounts() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |file: &str| {
+            let builder = SlurmProvider::builder().folder(folder.path()).program("/bin/true").configuration(file);
+            builder.build().unwrap().account()
+        };
+        assert_eq!(of("/etc/one/slurm.conf").as_deref(), Some("/etc/one/slurm.conf"));
+        assert_ne!(of("/etc/one/slurm.conf"), of("/etc/other/slurm.conf"));
+    }
 }

@@ -3,6 +3,7 @@
 use glasshouse_core::traits::{Offer, OfferFilter, ProviderError};
 
 use super::SlurmProvider;
+use super::job::is_plain;
 use crate::gpu_models::compute_capability;
 use crate::rest::printable;
 
@@ -22,8 +23,8 @@ impl Wanted {
         let parts: Vec<&str> = id.split(':').collect();
         let [partition, kind, gpus, disk] = parts.as_slice() else { return None };
         Some(Self {
-            partition: word(partition)?,
-            kind: if *kind == "-" { None } else { Some(word(kind)?) },
+            partition: is_plain(partition).then(|| (*partition).to_owned())?,
+            kind: if *kind == "-" { None } else { Some(is_plain(kind).then(|| (*kind).to_owned())?) },
             gpus: gpus.parse().ok()?,
             disk_gib: disk.parse().ok()?,
         })
@@ -47,7 +48,9 @@ impl SlurmProvider {
         let fields: Vec<&str> = line.split('|').map(str::trim).collect();
         let [partition, "up", gres, nodes] = fields.as_slice() else { return Vec::new() };
         let is_wanted = self.settings.partition.as_deref().is_none_or(|only| only == *partition);
-        let Some(partition) = word(partition).filter(|_| is_wanted) else { return Vec::new() };
+        if !is_wanted || !is_plain(partition) {
+            return Vec::new();
+        }
         let mut kinds: Vec<(Option<String>, u32)> = gres.split(',').filter_map(gpu).collect();
         if kinds.is_empty() {
             kinds.push((None, 0));
@@ -58,7 +61,7 @@ impl SlurmProvider {
             let fits = gpus <= most && self.fits(model.as_deref(), filter);
             let kind = kind.filter(|_| gpus > 0);
             let wanted =
-                Wanted { partition: partition.clone(), kind, gpus, disk_gib: filter.min_disk_gib.unwrap_or(0) };
+                Wanted { partition: (*partition).to_owned(), kind, gpus, disk_gib: filter.min_disk_gib.unwrap_or(0) };
             fits.then(|| Offer {
                 id: wanted.text(),
                 gpu: model,
@@ -91,15 +94,9 @@ fn gpu(gres: &str) -> Option<(Option<String>, u32)> {
     match parts.as_slice() {
         ["gpu"] => Some((None, 1)),
         ["gpu", count] => Some((None, count.parse().ok()?)),
-        ["gpu", kind, count] => Some((Some(word(kind)?), count.parse().ok()?)),
+        ["gpu", kind, count] if is_plain(kind) => Some((Some((*kind).to_owned()), count.parse().ok()?)),
         _ => None,
     }
-}
-
-/// A name that means nothing else in a command line.
-fn word(text: &str) -> Option<String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-    (!text.is_empty() && !text.starts_with('-') && text.bytes().all(plain)).then(|| text.to_owned())
 }
 
 #[cfg(test)]

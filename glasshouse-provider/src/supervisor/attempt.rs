@@ -94,6 +94,8 @@ impl Supervisor {
         if let ProviderError::Ambiguous { allocation: Some(id), .. } = &error {
             // It was made, and something is wrong with it.
             entry.id = Some(id.clone());
+            // So that the next owner has it too. A journal that takes no more is said with the end.
+            let _ = core.journal.created(&entry.name, id);
             return Err(self.rule_out(entry, error, core.patience.settle).await);
         }
         let (answered, deadline) = (Instant::now(), from_now(core.patience.settle));

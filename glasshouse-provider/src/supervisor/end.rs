@@ -104,8 +104,8 @@ impl Core {
                     // Who does not take the request may not know what there is, either.
                     Err(error) => pause(self.patience.poll, Some(&error), deadline).await,
                 },
-                // Another account, or another cluster, never knew of it.
-                Look::Absent if !self.is_of_this_account(entry) => break,
+                // Another account, or another cluster, never knew of it. One that has shown it did: it has a new key.
+                Look::Absent if !seen && !self.is_of_this_account(entry) => break,
                 // It was asked for a moment ago, and may come to be seen yet.
                 Look::Absent if !seen && began.elapsed() < hidden => pause(self.patience.poll, None, deadline).await,
                 Look::Absent => {

@@ -99,16 +99,20 @@ impl OpenEntry {
         Self { provider: provider.name().to_owned(), account, name: name.to_owned(), id: None, asked_at, boot }
     }
 
-    /// How much longer it may be hidden, when a fresh one is for no longer than `settle`, and one that was asked for may be
-    /// made `within` so long. After another boot, or on another machine, nobody knows how long ago that was.
-    pub(super) fn hidden(&self, settle: Duration, within: Duration) -> Duration {
+    /// How much longer it may be hidden, after an owner who may have died just now. What that one asked for is made `within`
+    /// so long of the asking, and no later than `late` after nobody waits for it any more; a fresh one is hidden for no
+    /// longer than `settle`. After another boot, on another machine, and by a clock that anybody may set, nobody knows how
+    /// long ago it was asked for.
+    pub(super) fn hidden(&self, settle: Duration, within: Duration, late: Duration) -> Duration {
         let age = match &self.boot {
             Some(boot) if clock::boot_id() == Some(&boot.id) => boot_millis().checked_sub(boot.millis),
-            Some(_) => None,
-            None => clock::wall().0.checked_sub(self.asked_at.0),
+            _ => None,
         };
-        let is_settled = age.is_some_and(|age| Duration::from_millis(age) >= within.saturating_add(settle));
-        if is_settled { Duration::ZERO } else { settle }
+        let age = age.map_or(Duration::ZERO, Duration::from_millis);
+        match age >= within.saturating_add(settle) {
+            true => Duration::ZERO,
+            false => settle.saturating_add(late.min(within.saturating_sub(age))),
+        }
     }
 }
 
@@ -251,23 +255,29 @@ mod tests {
     #[test]
     fn a_clock_that_was_set_shortens_nothing() {
         let (now, settle, within) = (clock::wall().0, Duration::from_secs(60), Duration::from_secs(600));
+        let late = Duration::from_secs(30);
         let fresh = asked("gh-a");
         // Whatever the wall says: it was asked for just now.
         for at in [0, now - 3_600_000, now, now + 3_600_000, u64::MAX] {
             let set = OpenEntry { asked_at: UnixMillis(at), ..fresh.clone() };
-            assert_eq!(set.hidden(settle, within), settle);
+            assert_eq!(set.hidden(settle, within, late), settle + late);
         }
         let booted = |id: &str, ago| {
             let millis = boot_millis() - ago;
-            OpenEntry { boot: Some(BootMoment { id: id.to_owned(), millis }), ..fresh.clone() }.hidden(settle, within)
+            OpenEntry { boot: Some(BootMoment { id: id.to_owned(), millis }), ..fresh.clone() }
+                .hidden(settle, within, late)
         };
         let id = clock::boot_id().unwrap();
         // As long as its create may be under way, and then as long as it may be hidden.
-        assert_eq!([booted(id, 0), booted(id, 659_000), booted("another", 0)], [settle; 3]);
+        assert_eq!([booted(id, 0), booted(id, 560_000), booted("another", 0)], [settle + late; 3]);
+        let rest = booted(id, 580_000);
+        assert!(rest > settle + late / 2 && rest <= settle + 2 * late / 3, "{rest:?}");
+        assert_eq!([booted(id, 600_000), booted(id, 659_000)], [settle; 2]);
         assert_eq!(booted(id, 660_000), Duration::ZERO);
-        // A journal of before.
-        let walled = |at| OpenEntry { asked_at: UnixMillis(at), boot: None, ..fresh.clone() }.hidden(settle, within);
-        assert_eq!([walled(now - 20_000), walled(now + 9_000), walled(0)], [settle, settle, Duration::ZERO]);
+        // A journal of before has the wall's time alone, which decides nothing.
+        let walled =
+            |at| OpenEntry { asked_at: UnixMillis(at), boot: None, ..fresh.clone() }.hidden(settle, within, late);
+        assert_eq!([walled(now - 20_000), walled(now + 9_000), walled(0)], [settle + late; 3]);
     }
 
     #[test]

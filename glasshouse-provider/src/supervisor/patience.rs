@@ -88,6 +88,9 @@ pub struct Patience {
     pub boot: BootBudgets,
     /// How long a fresh allocation may be unknown to its own provider.
     pub settle: Duration,
+    /// How long after its owner's death a `create` that was under way may still be carried out: as long as its provider works
+    /// on a request of which the connection is gone.
+    pub late: Duration,
     /// Between two looks; half of it by chance.
     pub poll: Duration,
     /// Between two looks at what runs: at its price, for the most part.
@@ -115,6 +118,7 @@ impl Patience {
             attest: minutes(3),
         },
         settle: minutes(1),
+        late: minutes(1),
         poll: Duration::from_secs(3),
         watch: Duration::from_secs(30),
         absence_spacing: Duration::from_secs(10),
@@ -149,6 +153,8 @@ impl Patience {
             attest: minutes(1),
         },
         settle: Duration::from_secs(1),
+        // The owner's own process makes them.
+        late: Duration::ZERO,
         poll: Duration::from_millis(50),
         watch: Duration::from_secs(5),
         absence_spacing: Duration::from_millis(200),

@@ -1,6 +1,8 @@
 //! What an owner that was killed left behind.
 
-use glasshouse_core::overhead::Cleanup;
+use std::collections::BTreeMap;
+
+use glasshouse_core::overhead::{Cleanup, Label};
 use glasshouse_core::record::CleanupProof;
 use glasshouse_core::traits::{Allocation, ProviderError};
 use tokio::task::JoinSet;
@@ -8,6 +10,7 @@ use tokio::time::Instant;
 
 use super::pause::{from_now, pause};
 use super::{OpenEntry, Supervisor, SupervisorError};
+use crate::clock;
 use crate::roles::note;
 
 /// What was found, and what came of it.
@@ -98,18 +101,26 @@ impl Supervisor {
 
     /// All at once: one that does not end must not hold up the others.
     async fn end_all(&self, entries: Vec<OpenEntry>) -> Result<Vec<CleanupProof>, SupervisorError> {
-        let mut ending = JoinSet::new();
+        let (mut ending, mut names) = (JoinSet::new(), BTreeMap::new());
         for entry in entries {
             let core = self.core.clone();
-            let hidden = entry.hidden(core.patience.settle, core.patience.create());
-            ending.spawn(async move { core.end(&entry, hidden).await });
+            let hidden = entry.hidden(core.patience.settle, core.patience.create(), core.patience.late);
+            let name = entry.id.as_ref().map_or_else(|| entry.name.clone(), |id| id.0.clone());
+            names.insert(ending.spawn(async move { core.end(&entry, hidden).await }).id(), name);
         }
         let (mut proofs, mut failed) = (Vec::new(), None);
-        for ended in ending.join_all().await {
+        while let Some(ended) = ending.join_next_with_id().await {
             match (ended, &failed) {
-                (Ok(proof), _) => proofs.push(proof),
-                (Err(SupervisorError::Unjournalled { proof, .. }), Some(_)) => proofs.push(*proof),
-                (Err(error), _) => failed = Some(error),
+                (Ok((_, Ok(proof))), _) => proofs.push(proof),
+                (Ok((_, Err(SupervisorError::Unjournalled { proof, .. }))), Some(_)) => proofs.push(*proof),
+                (Ok((_, Err(error))), _) => failed = Some(error),
+                // A provider that panics over one of them says nothing of the others, and nothing was seen of this one.
+                (Err(panicked), _) => {
+                    let name = names.remove(&panicked.id()).unwrap_or_default();
+                    note(format_args!("the end of {name} broke off: {panicked}"));
+                    let provider = Label::lossy(self.core.provider.name());
+                    proofs.push(CleanupProof::new(provider, name, Some(clock::wall()), Vec::new(), None));
+                }
             }
         }
         match failed {

@@ -121,8 +121,10 @@ impl Supervisor {
     }
 
     async fn wait(&self, asked: Option<Duration>) {
-        let wait = asked.unwrap_or(self.core.patience.poll);
-        pause(wait, None, from_now(wait.saturating_mul(2))).await;
+        // Never shorter than asked for; and by chance a little longer, so that owners do not come back together.
+        tokio::time::sleep_until(from_now(asked.unwrap_or_default())).await;
+        let poll = self.core.patience.poll;
+        pause(poll, None, from_now(poll.saturating_mul(2))).await;
     }
 
     fn gave_up(&self, mut tried: Vec<Tried>) -> SupervisorError {

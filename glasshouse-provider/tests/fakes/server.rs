@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     HappensAndBreaks,
     /// It happens, and the answer never comes to its end.
     HappensUnanswered,
+    /// This status with `Retry-After` in seconds, and nothing happens.
+    Later(u16, u64),
     /// Too many requests, with or without `Retry-After` in seconds.
     TooMany(Option<u64>),
     /// Too many requests, with the time until which to wait, so many seconds from now by the fake's clock.
@@ -186,6 +188,11 @@ fn answer<F: Fake>(fake: &F, asked: &Asked, fault: Option<Fault>) -> Response {
     match fault {
         None => fake.serve(asked).0,
         Some(Fault::Status(status)) => fake.problem(status, "scripted"),
+        Some(Fault::Later(status, seconds)) => {
+            let mut response = fake.problem(status, "scripted");
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+            response
+        }
         Some(Fault::HappensBut { status, names_it }) => match fake.serve(asked).1 {
             Some(id) if names_it => fake.problem_naming(status, &id),
             _ => fake.problem(status, "scripted"),

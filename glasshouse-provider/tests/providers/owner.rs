@@ -225,3 +225,47 @@ async fn reap_finds_what_no_journal_has_and_leaves_what_is_anothers() {
     let reaped = silent.supervisor.reap().await.unwrap();
     assert!(!reaped.is_clean() && reaped.unlisted.is_some(), "{reaped:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_create_makes_late_is_reaped() {
+    let owner = owner(cards(1).fault(Call::Create, [Fault::HappensUnanswered]), |supervisor| supervisor);
+    // Its owner dies in the create, which the provider goes on with, and shows when it is through.
+    owner.provider.hide(Patience::REMOTE.settle + Patience::REMOTE.late / 2);
+    let request = request();
+    let cut = tokio::time::timeout(Duration::from_secs(1), owner.supervisor.rent(&request)).await;
+    assert!(cut.is_err());
+    assert!(owner.supervisor.reap().await.unwrap().is_clean());
+    assert!(owner.is_clean(), "it bills on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_an_error_names_is_journalled() {
+    let made = Fault::FailsButHappens { names_it: true };
+    let immortal = cards(1).fault(Call::Create, [made]).fault(Call::Terminate, vec![Fault::Fails; 10_000]);
+    let owner = owner(immortal, |supervisor| supervisor);
+    owner.supervisor.rent(&request()).await.err().unwrap();
+    let open = owner.journal.open_entries();
+    assert_eq!(open.iter().map(|entry| entry.id.clone()).collect::<Vec<_>>(), [owner.provider.existing().pop()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_key_closes_what_it_has_shown() {
+    let owner = owner(cards(1).of_account("old key"), |supervisor| supervisor);
+    let _killed = std::mem::ManuallyDrop::new(owner.supervisor.rent(&request()).await.unwrap());
+    owner.provider.set_account("new key");
+    let reaped = owner.supervisor.reap().await.unwrap();
+    assert!(reaped.is_clean() && owner.is_clean(), "{reaped:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_over_one_holds_up_no_other() {
+    let owner = owner(cards(2), |supervisor| supervisor);
+    let first = owner.supervisor.rent(&request()).await.unwrap();
+    let second = owner.supervisor.rent(&request()).await.unwrap();
+    let _killed = [first, second].map(std::mem::ManuallyDrop::new);
+    owner.provider.fail(Call::Find, [Fault::Panics]);
+    let reaped = owner.supervisor.reap().await.unwrap();
+    assert!(!reaped.is_clean() && reaped.ended.len() == 2 && reaped.unconfirmed.len() == 1, "{reaped:?}");
+    assert_eq!(owner.provider.existing().len(), 1, "the other one is gone");
+    assert!(owner.supervisor.reap().await.unwrap().is_clean() && owner.is_clean());
+}

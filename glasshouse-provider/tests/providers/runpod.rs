@@ -206,6 +206,33 @@ async fn waits_as_it_is_told_and_as_it_was_set() {
 }
 
 #[tokio::test]
+async fn an_outage_that_says_how_long_holds_everybody_back() {
+    let (served, provider) = start(Behaviour::default()).await;
+    let offer = offer(&provider).await;
+    served.fault("GET pods", [Fault::Later(503, 1)]);
+    // Also who comes meanwhile.
+    let (one, other) = tokio::join!(provider.list_owned(), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        provider.list_owned().await
+    });
+    assert!(one.is_ok() && other.is_ok());
+    let gaps = served.gaps("GET pods");
+    assert!(gaps.len() == 2 && gaps[0] >= Duration::from_millis(990), "{gaps:?}");
+    // Longer than anybody waits here: the caller's to decide on, and nothing is asked before.
+    served.fault("GET pods", [Fault::Later(503, 60)]);
+    for _ in 0..2 {
+        let error = provider.list_owned().await.unwrap_err();
+        assert!(matches!(error, ProviderError::RateLimited { retry_after: Some(wait), .. } if wait.as_secs() >= 59));
+    }
+    assert_eq!(served.count("GET pods"), 4);
+    // What was made of a create nobody knows, so it is not asked for again.
+    served.fault("POST pods", [Fault::Later(503, 1)]);
+    let error = provider.create(&offer, &spec("gh-1")).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Ambiguous { .. }), "{error}");
+    assert_eq!(served.count("POST pods"), 1);
+}
+
+#[tokio::test]
 async fn requests_to_one_endpoint_are_spaced() {
     let served = Served::start(RunPod::new(Behaviour::default())).await;
     let pacing = glasshouse_provider::Pacing { spacing: Duration::from_millis(30), ..PACING };

@@ -18,6 +18,7 @@ use crate::fakes::vast::Vast;
 pub(crate) const QUICK: Patience = Patience {
     boot: BootBudgets::each(Duration::from_secs(5)),
     settle: Duration::from_millis(400),
+    late: Duration::from_millis(200),
     poll: Duration::from_millis(20),
     watch: Duration::from_millis(50),
     absence_spacing: Duration::from_millis(60),

@@ -38,10 +38,28 @@ const BRIEF: Patience = Patience {
 };
 
 fn local_keeps_the_supervisors_contract() {
-    let bench = async || Faulty::new(Arc::new(LocalProvider::new()), || request(Some(1.0)), BRIEF).at_once(4);
-    let arranged = block_on(supervised(bench));
-    let missing = Trouble::ALL.into_iter().filter(|trouble| !arranged.contains(trouble)).collect::<Vec<_>>();
-    assert_eq!(missing, [Trouble::WithoutGpus], "its offer has no GPU");
+    let with_gpu = || {
+        let request = request(Some(1.0));
+        RentRequest { filter: OfferFilter { gpu_count: Some(1), ..request.filter }, ..request }
+    };
+    let local = || -> Arc<dyn Provider> { Arc::new(LocalProvider::new().gpu("4090")) };
+    let bench = async || Faulty::new(local, with_gpu, BRIEF).billed_by(processes).at_once(4);
+    assert_eq!(block_on(supervised(bench)), Trouble::ALL);
+}
+
+/// Processes whose command line has one of these names, by what the kernel says of them.
+fn processes(names: &[String]) -> Vec<String> {
+    let living = |folder: &std::path::Path| {
+        let stat = std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_some_and(|state| !"ZXx".contains(state))
+    };
+    let named = |folder: &std::path::Path| {
+        let line = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| names.iter().any(|name| name.as_bytes() == word))
+    };
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+    all.filter(|folder| named(folder) && living(folder)).map(|folder| folder.display().to_string()).collect()
 }
 
 fn of_segments() -> Vec<Trouble> {
@@ -72,7 +90,9 @@ fn segments_on_vast() {
 fn segments_in_memory() {
     let arranged = block_on(supervised(async || {
         let memory = Crew { memory: MemoryProvider::new(), agents: LocalProvider::new(), ids: Mutex::default() };
-        OfSegments(Faulty::new(Arc::new(memory), || request(Some(1.0)), BRIEF))
+        let memory: Arc<dyn Provider> = Arc::new(memory);
+        // What it has is in memory, so the next owner's is this one.
+        OfSegments(Faulty::new(move || memory.clone(), || request(Some(1.0)), BRIEF))
     }));
     assert_eq!(arranged, of_segments());
 }
@@ -170,6 +190,9 @@ impl Crew {
 impl Provider for Crew {
     fn name(&self) -> &'static str {
         self.memory.name()
+    }
+    fn account(&self) -> Option<String> {
+        self.memory.account()
     }
     async fn offers(&self, filter: &OfferFilter) -> Result<Vec<Offer>, ProviderError> {
         self.memory.offers(filter).await

@@ -34,6 +34,7 @@ pub(crate) const PATIENCE: Patience = Patience {
     poll: Duration::from_millis(40),
     absence_spacing: Duration::from_millis(60),
     settle: Duration::from_millis(500),
+    late: Duration::from_millis(200),
     end: Duration::from_secs(20),
     ..Patience::REMOTE
 };

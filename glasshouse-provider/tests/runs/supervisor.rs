@@ -35,6 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const QUICK: Patience = Patience {
     boot: BootBudgets::each(Duration::from_millis(150)),
     settle: Duration::from_millis(60),
+    late: Duration::from_millis(20),
     poll: Duration::from_millis(5),
     watch: Duration::from_millis(20),
     absence_spacing: Duration::from_millis(5),

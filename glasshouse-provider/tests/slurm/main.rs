@@ -176,9 +176,21 @@ fn the_supervisors_contract_holds() {
         disk_gib: None,
         time_limit: Some(Duration::from_secs(600)),
     };
-    let brief = Patience { boot: BootBudgets::each(Duration::from_secs(24)), ..PATIENCE };
-    let bench = async || contract::Faulty::new(Arc::new(provider()), request, brief);
+    let brief = Patience { boot: BootBudgets::each(Duration::from_secs(24)), late: Duration::from_secs(1), ..PATIENCE };
+    let bench = async || contract::Faulty::new(|| Arc::new(provider()), request, brief).billed_by(jobs).at_once(2);
     assert_eq!(block_on(contract::supervised(bench)), Trouble::ALL);
+}
+
+/// Jobs of these names that are not over, by Slurm's own word.
+fn jobs(names: &[String]) -> Vec<String> {
+    let mut squeue = Command::new("squeue");
+    let squeue =
+        squeue.env("SLURM_CONF", Path::new(FOLDER).join("slurm.conf")).args(["--noheader", "--format=%j %A %T"]);
+    let said = squeue.output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let lines = String::from_utf8(said.stdout).unwrap();
+    let is_one = |line: &&str| line.split(' ').next().is_some_and(|name| names.iter().any(|asked| asked == name));
+    lines.lines().map(str::trim).filter(is_one).map(str::to_owned).collect()
 }
 
 fn an_agent_is_reached_and_its_log_read() {
@@ -333,6 +345,7 @@ fn refusals_are_told_apart() {
 const PATIENCE: Patience = Patience {
     boot: BootBudgets::each(Duration::from_secs(60)),
     settle: Duration::from_secs(5),
+    late: Duration::from_secs(5),
     poll: Duration::from_millis(300),
     watch: Duration::from_secs(5),
     absence_spacing: Duration::from_millis(500),

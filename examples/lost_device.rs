@@ -1,6 +1,8 @@
 //! A protected run that loses its GPU to an illegal access while it trains: what its receipt says then. For machines with a
 //! CUDA device, to check the zeroizer there: `cargo run --release -p examples --features break-device --example lost_device`
 //!
+//! With the argument `mlp` it is the MLP that loses it, which has two handles of cuBLAS; otherwise LoRA.
+//!
 //! Exit status 0 when the run failed as it had to, and its receipt speaks for the device by a second process.
 
 use std::process::ExitCode;
@@ -14,9 +16,9 @@ use glasshouse_core::job::Budget;
 use glasshouse_core::package::{PackageBuilder, Source};
 use glasshouse_core::traits::{ArtifactSink, Device, Inputs, Progress, Unit, Workload, WorkloadError};
 use glasshouse_provider::{LocalProvider, ProtectedRun, serve_if_launched};
-use glasshouse_train::QwenLora;
 use glasshouse_train::cuda_zeroizer::break_context;
-use glasshouse_train::finetune::{Precision, Settings, Start, package_entries};
+use glasshouse_train::finetune::{self, Precision, Settings, Start};
+use glasshouse_train::{MlpConfig, MlpWorkload, QwenLora, mlp};
 
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
@@ -24,12 +26,15 @@ static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 /// After so many steps the device is lost.
 const STEPS: u64 = 5;
 
-/// LoRA, until it breaks.
-struct Breaking(QwenLora);
+const LORA: &str = "breaking-lora";
+const MLP: &str = "breaking-mlp";
 
-impl Workload for Breaking {
+/// A workload, until it breaks; its name.
+struct Breaking<W>(W, &'static str);
+
+impl<W: Workload> Workload for Breaking<W> {
     fn name(&self) -> &'static str {
-        "breaking"
+        self.1
     }
     fn unit(&self) -> Unit {
         self.0.unit()
@@ -60,7 +65,8 @@ impl Workload for Breaking {
 }
 
 fn main() -> ExitCode {
-    serve_if_launched(registry().workload(|| Breaking(QwenLora::new())));
+    let registry = registry().workload(|| Breaking(QwenLora::new(), LORA));
+    serve_if_launched(registry.workload(|| Breaking(MlpWorkload::new(), MLP)));
     let runtime = tokio::runtime::Runtime::new();
     match runtime.map_err(Into::into).and_then(|runtime| runtime.block_on(run())) {
         Ok(true) => ExitCode::SUCCESS,
@@ -73,6 +79,7 @@ fn main() -> ExitCode {
 async fn run() -> Result<bool, Box<dyn std::error::Error>> {
     let out = default_out();
     std::fs::create_dir_all(&out)?;
+    let name = if std::env::args().any(|argument| argument == "mlp") { MLP } else { LORA };
     let model = examples::Model::named("random-0.5b", 1, WeightsAt::Owner)?.base;
     let settings = Settings {
         model,
@@ -83,11 +90,15 @@ async fn run() -> Result<bool, Box<dyn std::error::Error>> {
         eval_fraction: 0.0,
         ..Settings::default()
     };
-    let mut package = PackageBuilder::new("breaking").minimum_assurance(Assurance::SelfReported);
-    for (name, bytes) in package_entries(&settings, demo_data(), Start::Fresh)? {
+    let mut package = PackageBuilder::new(name).minimum_assurance(Assurance::SelfReported);
+    let entries = match name {
+        MLP => mlp::package_entries(&MlpConfig::default())?,
+        _ => finetune::package_entries(&settings, demo_data(), Start::Fresh)?,
+    };
+    for (name, bytes) in entries {
         package = package.entry(name, Source::Memory(bytes));
     }
-    let path = out.join("breaking.package");
+    let path = out.join(format!("{name}.package"));
     let sealed = package.seal_to_file(&path)?;
     let ended = ProtectedRun::builder()
         .provider(LocalProvider::new().container(container_id(ContainerSource::Kernel)?))
@@ -95,7 +106,7 @@ async fn run() -> Result<bool, Box<dyn std::error::Error>> {
         .package(path, sealed)
         .out_dir(&out)
         .device(Device::Cuda)
-        .budget(Budget::Units(100))
+        .budget(Budget::Units(10_000))
         .run()
         .await;
     let Err(failure) = ended else { return Err("it completed, on a device that is lost".into()) };

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 /// From the end of a lease, from a signal, and again from the end of the work: the batch or the export that is under way,
-/// letting go, and zeroization take seconds, and a device that does not answer is given up after 30 s
-/// (`glasshouse_train::cuda_zeroizer::LONGEST`), one that answers with errors after another 40.
+/// letting go, and zeroization take seconds. A device that gives errors, or stops answering once the workload has let go of it,
+/// takes at most 30 s (`glasshouse_train::cuda_zeroizer::LONGEST`), 10 s until this process has let go of it, and 30 s more in a
+/// second process. A workload that hangs in its own release takes all of it, and then its process is ended without a receipt.
 pub(crate) const LETTING_GO: Duration = Duration::from_secs(120);
 /// Once the agent, and with it the owner, is gone, a segment ends within this; then the kernel takes its memory.
 pub(crate) const SEGMENT: Duration = Duration::from_millis(4000);

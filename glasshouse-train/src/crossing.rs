@@ -66,6 +66,29 @@ pub(crate) fn to_host<T: Number>(tensor: &Tensor) -> Result<Vec<T>> {
 #[cfg(not(feature = "cuda"))]
 pub(crate) fn release() {}
 
+/// [`release`], whatever way what comes before it ends.
+pub(crate) struct ReleasedAtTheEnd;
+
+impl Drop for ReleasedAtTheEnd {
+    fn drop(&mut self) {
+        release();
+    }
+}
+
+/// candle's device, which stays for ever if it is lost when this is dropped: it holds a handle each of cuBLAS and cuRAND, whose
+/// destructors panic where the driver gives an error, and of two panics at once the process aborts, without a receipt.
+pub(crate) struct KeptIfLost(pub(crate) Device);
+
+impl Drop for KeptIfLost {
+    fn drop(&mut self) {
+        let works = || self.0.synchronize().is_ok();
+        // A first error may be one that was recorded before and says nothing of the device.
+        if self.0.is_cuda() && !works() && !works() {
+            let _for_ever = std::mem::ManuallyDrop::new(self.0.clone());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,9 @@
 //! Which GPU this is, as its driver says.
 
-use cudarc::driver::{CudaContext, result};
+use cudarc::driver::{DriverError, result};
 use glasshouse_core::traits::WorkloadError;
 use nvml_wrapper::Nvml;
+use nvml_wrapper::error::NvmlError;
 use serde::{Deserialize, Serialize};
 
 /// Identity of a GPU, for a row. The driver's own words: nothing here is attested.
@@ -23,11 +24,8 @@ impl GpuIdentity {
     /// # Errors
     /// [`WorkloadError::Device`] when there is no device, or NVML (`libnvidia-ml.so.1`) does not answer.
     pub fn first() -> Result<Self, WorkloadError> {
-        let context = CudaContext::new(0).map_err(|error| failed("opening CUDA device 0", &error))?;
-        let bytes = context.uuid().map_err(|error| failed("reading the UUID", &error))?.bytes;
-        let uuid = format_uuid(bytes.map(|byte| byte.cast_unsigned()));
-        let nvml = Nvml::builder().lib_path("libnvidia-ml.so.1".as_ref()).init();
-        let nvml = nvml.map_err(|error| failed("starting NVML", &error))?;
+        let uuid = first_uuid().map_err(|error| failed("reading the UUID of CUDA device 0", &error))?;
+        let nvml = nvml().map_err(|error| failed("starting NVML", &error))?;
         let device = nvml.device_by_uuid(uuid.as_str()).map_err(|error| failed("finding the GPU in NVML", &error))?;
         let model = device.name().map_err(|error| failed("reading the model", &error))?;
         let driver = nvml.sys_driver_version().map_err(|error| failed("reading the driver's version", &error))?;
@@ -50,13 +48,23 @@ pub fn candle_device() -> Result<candle_core::Device, WorkloadError> {
 /// # Errors
 /// In a sentence, when CUDA or NVML does not answer.
 pub fn memory_in_use() -> Result<u64, String> {
-    let uuid = result::init().and_then(|()| result::device::get(0)).and_then(result::device::get_uuid);
-    let uuid = uuid.map_err(|error| format!("finding CUDA device 0 failed: {error}"))?;
-    let uuid = format_uuid(uuid.bytes.map(|byte| byte.cast_unsigned()));
-    let nvml = Nvml::builder().lib_path("libnvidia-ml.so.1".as_ref()).init();
-    let nvml = nvml.map_err(|error| format!("starting NVML failed: {error}"))?;
-    let memory = nvml.device_by_uuid(uuid.as_str()).and_then(|device| device.memory_info());
+    let nvml = nvml().map_err(|error| format!("starting NVML failed: {error}"))?;
+    let memory = nvml.device_by_uuid(uuid()?.as_str()).and_then(|device| device.memory_info());
     Ok(memory.map_err(|error| format!("asking NVML for memory in use failed: {error}"))?.used)
+}
+
+/// UUID of the first CUDA device, as nvidia-smi prints it. Opens no context.
+pub(crate) fn uuid() -> Result<String, String> {
+    first_uuid().map_err(|error| format!("finding CUDA device 0 failed: {error}"))
+}
+
+fn first_uuid() -> Result<String, DriverError> {
+    let uuid = result::init().and_then(|()| result::device::get(0)).and_then(result::device::get_uuid)?;
+    Ok(format_uuid(uuid.bytes.map(|byte| byte.cast_unsigned())))
+}
+
+fn nvml() -> Result<Nvml, NvmlError> {
+    Nvml::builder().lib_path("libnvidia-ml.so.1".as_ref()).init()
 }
 
 fn failed(what: &str, error: &dyn std::error::Error) -> WorkloadError {

@@ -120,6 +120,11 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
         let regions = if regions == 1 { "1 region".to_owned() } else { format!("{regions} regions") };
         let wiped = format!("{regions}, {bytes} bytes, wiped and read back by {}", receipt.zeroizer);
         out.claim(RuntimeAsserted, "zeroized", &wiped);
+        // Each in its own words: whose word it is that was believed stands there.
+        for region in &receipt.regions {
+            let text = format!("{}, {} bytes: {}; {}", region.label, region.bytes, region.method, region.verification);
+            out.claim(RuntimeAsserted, "wiped", &text);
+        }
         if let Some(bytes) = receipt.allocator_bytes {
             let freed = format!("{bytes} bytes by the zero-on-free allocator, as they were freed");
             out.claim(RuntimeAsserted, "wiped on free", &freed);

@@ -49,20 +49,28 @@ pub fn serve_if_launched(registry: Registry) {
 
 /// A helper outlives nobody: it ends with the thread that started it and waits for it.
 fn help(helper: &dyn Fn() -> i32) -> i32 {
-    match rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
-        Ok(()) => helper(),
-        Err(e) => {
-            note(format_args!("this helper cannot start: {e}"));
-            1
-        }
+    if let Err(e) = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)) {
+        note(format_args!("this helper cannot start: {e}"));
+        return 1;
     }
+    // The kernel says nothing of a parent that was gone before it was asked to.
+    let started_by = std::env::var(HELPER_OF_VARIABLE).ok().and_then(|id| id.parse().ok());
+    if started_by != Some(std::os::unix::process::parent_id()) {
+        note(format_args!("this helper cannot start: whoever started it is gone"));
+        return 1;
+    }
+    helper()
 }
+
+/// The process that a helper's command was made in, and that has to be its parent.
+const HELPER_OF_VARIABLE: &str = "GLASSHOUSE_HELPER_OF";
 
 /// The command that starts this executable again as the helper of that name: hardened as a segment is before it runs, with
 /// its environment, and nothing of its memory.
 pub fn helper_command(name: &str) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg(format!("glasshouse-{name}")).env(ROLE_VARIABLE, name);
+    command.env(HELPER_OF_VARIABLE, std::process::id().to_string());
     command
 }
 

@@ -55,6 +55,11 @@ const CLOSED: i32 = 7;
 fn helpers_are_closed_and_end_with_whoever_waits_for_them() {
     assert_eq!(helper_command("closed").status().unwrap().code(), Some(CLOSED));
     assert_eq!(helper_command("unheard-of").stderr(Stdio::null()).status().unwrap().code(), Some(64));
+    // Nor does one run whose parent is not who made its command: that one ended before it could be told of.
+    for other in ["1", "", "x"] {
+        let mut orphan = helper_command("closed");
+        assert_eq!(orphan.env("GLASSHOUSE_HELPER_OF", other).stderr(Stdio::null()).status().unwrap().code(), Some(1));
+    }
     // Of the built-in role, which finds no launch.
     let mut segment = helper_command("segment");
     let segment = segment.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

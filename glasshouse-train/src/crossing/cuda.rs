@@ -6,15 +6,12 @@ use candle_core::{
     backend::BackendStorage as _, bail,
 };
 
-use crate::cuda_zeroizer::{Crossing, PinnedBuffer};
+use crate::cuda_zeroizer::{Crossing, PinnedBuffer, STAGING};
 use crate::ops::unwritten;
 
 /// What crosses: u32, f32, f64.
 pub(crate) trait Number: WithDType + CudaDType + Crossing + Default {}
 impl<T: WithDType + CudaDType + Crossing + Default> Number for T {}
-
-/// Bytes that cross at a time.
-const STAGING: usize = 4 << 20;
 
 /// One for the process, made when it is needed: it is locked for a copy and clean between two.
 static BUFFER: Mutex<Option<PinnedBuffer>> = Mutex::new(None);

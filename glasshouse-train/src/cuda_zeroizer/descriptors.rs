@@ -30,29 +30,60 @@ pub(super) struct LetGo {
 /// Lets go of every file of this process whose path begins so. No library that uses them works any more.
 ///
 /// # Errors
-/// The operating system's. What could be let go of before that, was.
-pub(super) fn let_go(prefix: &str) -> io::Result<LetGo> {
-    let null = File::options().read(true).write(true).open("/dev/null")?;
+/// What the operating system says, all of it. Whatever else could be let go of, was.
+pub(super) fn let_go(prefix: &str) -> Result<LetGo, String> {
+    let_go_by(prefix, replace_mapping)
+}
+
+fn let_go_by(prefix: &str, replace: impl FnMut(usize, usize) -> io::Result<()>) -> Result<LetGo, String> {
+    let mut failures = Vec::new();
     // Mappings first: they keep a file open that no descriptor refers to any more.
-    let mappings = fs::read_to_string("/proc/self/maps")?.lines().filter_map(|line| mapping(line, prefix)).try_fold(
-        0,
-        |count: usize, (start, length)| {
-            replace_mapping(start, length)?;
-            Ok::<_, io::Error>(count.saturating_add(1))
-        },
-    )?;
-    let mut descriptors = 0_usize;
+    let mappings = mappings(prefix, replace, &mut failures).unwrap_or_else(|error| {
+        failures.push(error);
+        0
+    });
+    let descriptors = descriptors(prefix, &mut failures).unwrap_or_else(|error| {
+        failures.push(error);
+        0
+    });
+    match failures.is_empty() {
+        true => Ok(LetGo { descriptors, mappings }),
+        false => Err(failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    }
+}
+
+fn mappings(
+    prefix: &str,
+    mut replace: impl FnMut(usize, usize) -> io::Result<()>,
+    failures: &mut Vec<io::Error>,
+) -> io::Result<usize> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let mut count = 0_usize;
+    for (start, length) in maps.lines().filter_map(|line| mapping(line, prefix)) {
+        match replace(start, length) {
+            Ok(()) => count = count.saturating_add(1),
+            Err(error) => failures.push(error),
+        }
+    }
+    Ok(count)
+}
+
+fn descriptors(prefix: &str, failures: &mut Vec<io::Error>) -> io::Result<usize> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let mut count = 0_usize;
     for entry in fs::read_dir("/proc/self/fd")? {
         let path = entry?.path();
         let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<i32>().ok());
         // One that is gone by now is not ours: the listing's own, for one.
         let target = fs::read_link(&path).unwrap_or_default();
         if let (Some(number), true) = (number, target.to_str().is_some_and(|target| target.starts_with(prefix))) {
-            replace_descriptor(number, &null)?;
-            descriptors = descriptors.saturating_add(1);
+            match replace_descriptor(number, &null) {
+                Ok(()) => count = count.saturating_add(1),
+                Err(error) => failures.push(error),
+            }
         }
     }
-    Ok(LetGo { descriptors, mappings })
+    Ok(count)
 }
 
 /// Where a line of `/proc/self/maps` (proc_pid_maps(5)) says that a file lies whose path begins so.
@@ -66,9 +97,11 @@ fn mapping(line: &str, prefix: &str) -> Option<(usize, usize)> {
 
 fn replace_mapping(start: usize, length: usize) -> io::Result<()> {
     let (place, protection) = (start as *mut c_void, ProtFlags::READ | ProtFlags::WRITE);
+    // A driver maps more than the machine has: only what is touched afterwards is to count.
+    let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
     // SAFETY: a mapping of the driver's files, which this program's own code has no reference into: what the driver's
     // library still reads or writes there is ordinary memory then. It is replaced at once, never unmapped.
-    unsafe { rustix::mm::mmap_anonymous(place, length, protection, MapFlags::PRIVATE | MapFlags::FIXED) }?;
+    unsafe { rustix::mm::mmap_anonymous(place, length, protection, flags) }?;
     Ok(())
 }
 
@@ -109,6 +142,32 @@ mod tests {
         let now = fs::read_to_string("/proc/self/maps").unwrap();
         assert!(!now.contains(named("gpu").to_str().unwrap()));
         assert_eq!(let_go(named("gpu").to_str().unwrap()).unwrap(), LetGo { descriptors: 0, mappings: 0 });
+    }
+
+    #[test]
+    fn what_cannot_be_let_go_of_keeps_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = folder.path().join("gpu");
+        let files = ["0", "1"].map(|end| {
+            let name = folder.path().join(format!("gpu{end}"));
+            fs::write(&name, [7_u8; 4096]).unwrap();
+            File::open(name).unwrap()
+        });
+        // SAFETY: files of this test alone, which nothing changes.
+        let mapped = files.each_ref().map(|file| unsafe { memmap2::MmapOptions::new().map_copy(file) }.unwrap());
+        let mut asked = 0;
+        let first_fails = |start, length| {
+            asked += 1;
+            if asked == 1 { Err(io::Error::other("told to fail")) } else { replace_mapping(start, length) }
+        };
+        let error = let_go_by(prefix.to_str().unwrap(), first_fails).unwrap_err();
+        assert_eq!(error, "told to fail");
+        assert_eq!(mapped.iter().filter(|map| map[0] == 0).count(), 1, "the other one");
+        for mut file in files {
+            let mut read = Vec::new();
+            file.read_to_end(&mut read).unwrap();
+            assert!(read.is_empty(), "/dev/null");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use cudarc::driver::sys::{
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, LaunchConfig, PushKernelArg as _};
 use cudarc::nvrtc::Ptx;
 
-use super::lost::is_held;
+use super::held::{WhileHeld, is_held};
 use super::memory::{Block, DeviceMemory};
 use super::sweep::take_all;
 
@@ -25,10 +25,10 @@ const BLOCKS: u32 = 4 * 160;
 
 /// The first CUDA device, with everything made that a sweep needs before it takes the memory for it.
 pub struct CudaMemory {
-    context: Arc<CudaContext>,
-    stream: Arc<CudaStream>,
-    words_not_zero: CudaFunction,
-    find_pattern: CudaFunction,
+    context: WhileHeld<Arc<CudaContext>>,
+    stream: WhileHeld<Arc<CudaStream>>,
+    words_not_zero: WhileHeld<CudaFunction>,
+    find_pattern: WhileHeld<CudaFunction>,
     /// One u64. Not from the pool, of which it would keep a whole stretch from being trimmed.
     sum: Block,
 }
@@ -46,10 +46,11 @@ impl CudaMemory {
     /// In a sentence, when the driver does not answer.
     pub fn open() -> Result<Self, String> {
         is_held()?;
-        let context = told("opening CUDA device 0", CudaContext::new(0))?;
-        let stream = told("making a stream", context.new_stream())?;
-        let module = told("loading the kernels", context.load_module(Ptx::from_binary(KERNELS.to_vec())))?;
-        let function = |name| told("loading a kernel", module.load_function(name));
+        let context = WhileHeld::new(told("opening CUDA device 0", CudaContext::new(0))?);
+        let stream = WhileHeld::new(told("making a stream", context.new_stream())?);
+        let module = told("loading the kernels", context.load_module(Ptx::from_binary(KERNELS.to_vec())));
+        let module = WhileHeld::new(module?);
+        let function = |name| told("loading a kernel", module.load_function(name)).map(WhileHeld::new);
         let (words_not_zero, find_pattern) = (function("words_not_zero")?, function("find_pattern")?);
         let sum = take(&context, 16).ok_or_else(|| "allocating a counter failed".to_owned())?;
         let mut device = Self { context, stream, words_not_zero, find_pattern, sum };

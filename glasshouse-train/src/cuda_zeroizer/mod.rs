@@ -20,6 +20,8 @@ mod descriptors;
 mod device;
 #[cfg(test)]
 mod fake;
+#[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "what no device is let go of"))]
+mod held;
 #[cfg(feature = "cuda")]
 mod lost;
 mod memory;
@@ -30,9 +32,11 @@ mod report;
 mod second;
 mod sweep;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use glasshouse_core::host_memory::{DEVICE_MEMORY_NOT_COVERED, HostZeroizer};
@@ -46,12 +50,19 @@ pub use device::{CudaMemory, scan};
 pub use lost::wipe_for_another;
 pub use memory::{Block, DeviceMemory};
 #[cfg(feature = "cuda")]
+pub(crate) use pinned::STAGING;
+#[cfg(feature = "cuda")]
 pub use pinned::{Crossing, PinnedBuffer};
 pub use sweep::{MARGIN, SMALLEST_BLOCK, Swept, sweep};
 
 /// A device that has not been wiped by then does not answer any more: an H200's 141 GB take a third of a second. A second
 /// process has as long again.
 pub const LONGEST: Duration = Duration::from_secs(30);
+/// What a second process gives the device: it says that it does not answer before it is ended as one that says nothing.
+#[cfg(feature = "cuda")]
+const FOR_ANOTHER: Duration = Duration::from_secs(25);
+#[cfg(feature = "cuda")]
+const _: () = assert!(FOR_ANOTHER.as_millis() + 2000 < LONGEST.as_millis());
 /// Letting go of a device: 0.2 s on an H200.
 const LETTING_GO: Duration = Duration::from_secs(10);
 /// Label of device memory in receipts and errors.
@@ -74,6 +85,8 @@ type Open<D> = Box<dyn FnMut() -> Result<D, String> + Send>;
 
 /// What is left when this process cannot use its device any more.
 struct LastResort {
+    /// The device's UUID, or why it is not known.
+    device: Result<String, String>,
     let_go: LetGo,
     command: Box<dyn FnMut() -> Command + Send>,
 }
@@ -116,14 +129,16 @@ impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
     }
 
     /// For a device that answers with errors, or not in time (`let_go` is told false then): `let_go` says whether it is lost
-    /// to this process, and lets go of it if it is; then `command` is run to wipe it.
+    /// to this process, and lets go of it if it is; then `command` is run to wipe it. `device` is its UUID, asked for while it
+    /// was healthy: what the command wipes must have it, too, and without one (or why there is none) nothing is believed.
     #[must_use]
     pub fn last_resort(
         mut self,
+        device: Result<String, String>,
         let_go: impl FnMut(bool) -> Result<bool, String> + Send + 'static,
         command: impl FnMut() -> Command + Send + 'static,
     ) -> Self {
-        self.last_resort = Some(LastResort { let_go: Box::new(let_go), command: Box::new(command) });
+        self.last_resort = Some(LastResort { device, let_go: Box::new(let_go), command: Box::new(command) });
         self
     }
 
@@ -139,8 +154,15 @@ impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
             let panicked = |_| Err(not_wiped("the thread that wipes it panicked".to_owned()));
             (open, swept.unwrap_or_else(panicked))
         };
-        let Some((open, swept)) = apart(work, self.limit) else {
-            return self.by_second_process(not_wiped(unanswered), false);
+        let (open, swept) = match apart(thread::Builder::new(), work, self.limit) {
+            Ok(done) => done,
+            Err(Undone::TooLong) => return self.by_second_process(not_wiped(unanswered), false),
+            Err(Undone::NoThread(why)) => {
+                // Nothing is known of the device, which nobody has asked.
+                let why = format!("a thread to wipe it cannot be started: {why}");
+                self.open = Err(why.clone());
+                return Err(not_wiped(why));
+            }
         };
         self.open = Ok(open);
         match swept {
@@ -151,39 +173,64 @@ impl<D: DeviceMemory + 'static> DeviceZeroizer<D> {
 
     /// Once: a process that has let go of its device does not get it back.
     fn by_second_process(&mut self, first: ZeroizeError, answers: bool) -> Result<Lines, ZeroizeError> {
-        let Some(LastResort { mut let_go, mut command }) = self.last_resort.take() else { return Err(first) };
+        let Some(LastResort { device, mut let_go, mut command }) = self.last_resort.take() else { return Err(first) };
         let and = |first, then| Err(ZeroizeError::Several(vec![first, then]));
         let work = move || {
             let gone = catch_unwind(AssertUnwindSafe(|| let_go(answers)));
             (let_go, gone.unwrap_or_else(|_| Err("letting go of it panicked".to_owned())))
         };
-        let Some((let_go, gone)) = apart(work, LETTING_GO.min(self.limit)) else {
-            self.open = Err("letting go of it did not end".to_owned());
-            return and(first, not_wiped("letting go of it did not end".to_owned()));
+        let (let_go, gone) = match apart(thread::Builder::new(), work, LETTING_GO.min(self.limit)) {
+            Ok(done) => done,
+            Err(undone) => {
+                let why = match undone {
+                    Undone::TooLong => "letting go of it did not end".to_owned(),
+                    Undone::NoThread(why) => format!("a thread to let go of it cannot be started: {why}"),
+                };
+                self.open = Err(why.clone());
+                return and(first, not_wiped(why));
+            }
         };
         match gone {
             Ok(false) => {
-                self.last_resort = Some(LastResort { let_go, command });
+                self.last_resort = Some(LastResort { device, let_go, command });
                 return Err(first);
             }
             Ok(true) => {}
             Err(why) => return and(first, not_wiped(why)),
         }
         self.open = Err("this process has let go of it after an error".to_owned());
-        match second::by_second_process(command(), self.limit) {
+        let device = match device {
+            Ok(device) => device,
+            Err(why) => {
+                return and(first, not_wiped(format!("no second process can be told which device to wipe: {why}")));
+            }
+        };
+        match second::by_second_process(command(), &device, self.limit) {
             Ok(wiped) => Ok(Lines { region: wiped.region(&reason(&first)), not_covered: wiped.not_covered() }),
             Err(then) => and(first, then),
         }
     }
 }
 
-/// Does something on a thread of its own; nothing when that takes longer than the limit, or there is no thread to be had.
-fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static, limit: Duration) -> Option<T> {
+/// Why something was not done apart.
+enum Undone {
+    /// Its thread was left behind.
+    TooLong,
+    /// It was never begun.
+    NoThread(io::Error),
+}
+
+/// Does something on a thread of its own, which is left behind when that takes longer than the limit.
+fn apart<T: Send + 'static>(
+    thread: thread::Builder,
+    work: impl FnOnce() -> T + Send + 'static,
+    limit: Duration,
+) -> Result<T, Undone> {
     let (done, result) = mpsc::channel();
     // Nobody listens any more when it took too long.
     let work = move || drop(done.send(work()));
-    std::thread::Builder::new().spawn(work).ok()?;
-    result.recv_timeout(limit).ok()
+    thread.spawn(work).map_err(Undone::NoThread)?;
+    result.recv_timeout(limit).map_err(|_| Undone::TooLong)
 }
 
 /// What the driver said, without what to do about it.
@@ -318,11 +365,21 @@ mod tests {
         command
     }
 
+    const UUID: &str = "GPU-00112233-4455-6677-8899-aabbccddeeff";
+
+    fn uuid() -> Result<String, String> {
+        Ok(UUID.to_owned())
+    }
+
     /// What a second process says that has wiped a fake device.
-    fn line(device: Fake, held: u64) -> (i32, String) {
+    fn line(device: Fake, held: impl FnMut() -> Result<u64, String> + Send + 'static) -> (i32, String) {
         let mut said = Vec::new();
-        let code = second::wipe_for_another(move || Ok(held), || Ok(device), LONGEST, &mut said);
+        let code = second::wipe_for_another(uuid, held, || Ok(device), LONGEST, &mut said);
         (code, String::from_utf8(said).unwrap())
+    }
+
+    fn nothing_held() -> Result<u64, String> {
+        Ok(0)
     }
 
     fn printing(said: &str) -> Command {
@@ -333,13 +390,13 @@ mod tests {
 
     #[test]
     fn a_second_process_wipes_what_this_one_has_lost() {
-        let (code, said) = line(Fake::new(100 << 20).used(0, 10 << 20).filled(0xa5), 0);
+        let (code, said) = line(Fake::new(100 << 20).used(0, 10 << 20).filled(0xa5), nothing_held);
         assert_eq!(code, 0);
-        let mut zeroizer = lost().last_resort(|_| Ok(true), move || printing(&said));
+        let mut zeroizer = lost().last_resort(uuid(), |_| Ok(true), move || printing(&said));
         let receipt = zeroizer.zeroize().unwrap();
         let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
         assert_eq!(region.bytes, 58 << 20);
-        for words in ["CUDA_ERROR_ILLEGAL_ADDRESS", "by a second process", "60817408 bytes of 104857600"] {
+        for words in ["CUDA_ERROR_ILLEGAL_ADDRESS", "by a second process", UUID, "60817408 bytes of 104857600"] {
             assert!(region.method.contains(words), "{}", region.method);
         }
         assert!(region.verification.contains("second process"));
@@ -352,23 +409,75 @@ mod tests {
 
     #[test]
     fn it_keeps_the_contract_with_a_second_process() {
-        let (_, said) = line(small(), 0);
+        let (_, said) = line(small(), nothing_held);
         glasshouse_core::contract::zeroizer(move || {
             let said = said.clone();
-            Box::new(lost().last_resort(|_| Ok(true), move || printing(&said)))
+            Box::new(lost().last_resort(uuid(), |_| Ok(true), move || printing(&said)))
         });
     }
 
     #[test]
+    fn a_second_process_has_the_device_that_was_lost() {
+        let (_, said) = line(small(), nothing_held);
+        // It says the device that CUDA shows it: this process's, whatever was visible before.
+        let shown = said.trim_end().replace(UUID, "'\"$CUDA_VISIBLE_DEVICES\"'");
+        let named = move || {
+            let mut command = shell(format!("echo '{shown}'"));
+            command.env("CUDA_VISIBLE_DEVICES", "1");
+            command
+        };
+        let receipt = lost().last_resort(uuid(), |_| Ok(true), named).zeroize().unwrap();
+        assert!(receipt.regions.iter().any(|region| region.method.contains(UUID)));
+        let other = said.replace(UUID, "GPU-00112233-4455-6677-8899-aabbccddeefe");
+        let error = lost().last_resort(uuid(), |_| Ok(true), move || printing(&other)).zeroize().unwrap_err();
+        assert!(error.to_string().contains("had another device"), "{error}");
+        let never = || -> Command { panic!("a second process") };
+        let unknown = Err("told to fail".to_owned());
+        let error = lost().last_resort(unknown, |_| Ok(true), never).zeroize().unwrap_err().to_string();
+        assert!(error.contains("which device to wipe: told to fail") && error.contains("ILLEGAL_ADDRESS"), "{error}");
+        // Nor does a process say anything that does not know its device.
+        let mut said = Vec::new();
+        let unknown = || Err("told to fail".to_owned());
+        assert_eq!(second::wipe_for_another(unknown, nothing_held, || Ok(small()), LONGEST, &mut said), 1);
+        assert!(String::from_utf8(said).unwrap().contains("told to fail"));
+    }
+
+    #[test]
+    fn what_settles_is_fine_and_what_stays_is_said() {
+        const HELD: u64 = 9 << 20;
+        let began = Instant::now();
+        let (_, said) = line(small(), || Ok(HELD));
+        assert!(began.elapsed() >= Duration::from_secs(1), "it is waited for");
+        assert!(said.contains("\"held\":9437184"), "{said}");
+        let mut zeroizer = lost().last_resort(uuid(), |_| Ok(true), move || printing(&said));
+        let error = zeroizer.zeroize().unwrap_err().to_string();
+        assert!(error.contains("9437184 bytes of secret memory are still held"), "{error}");
+        let mut held = vec![0, HELD];
+        let (_, said) = line(small(), move || Ok(held.pop().unwrap_or(HELD)));
+        assert!(said.contains("\"held\":0"), "{said}");
+        assert!(lost().last_resort(uuid(), |_| Ok(true), move || printing(&said)).zeroize().is_ok());
+    }
+
+    #[test]
+    fn no_thread_to_be_had_is_not_a_device_that_does_not_answer() {
+        let endless = thread::Builder::new().stack_size(usize::MAX / 4);
+        let undone = apart(endless, || (), LONGEST);
+        assert!(matches!(undone, Err(Undone::NoThread(_))));
+        let slow = apart(thread::Builder::new(), || thread::sleep(LONGEST), Duration::from_millis(1));
+        assert!(matches!(slow, Err(Undone::TooLong)));
+        assert_eq!(apart(thread::Builder::new(), || 7, LONGEST).ok(), Some(7));
+    }
+
+    #[test]
     fn and_what_does_not_answer() {
-        let (_, said) = line(small(), 0);
+        let (_, said) = line(small(), nothing_held);
         let said = move || printing(&said);
         let silent = || over(small().with(Flaw::HangsInTrim)).within(Duration::from_millis(500));
-        let mut zeroizer = silent().last_resort(|answers| Ok(!answers), said);
+        let mut zeroizer = silent().last_resort(uuid(), |answers| Ok(!answers), said);
         let receipt = zeroizer.zeroize().unwrap();
         let region = receipt.regions.iter().find(|region| region.label == REGION).unwrap();
         assert!(region.method.contains("did not answer within 500ms"), "{}", region.method);
-        let mut zeroizer = silent().last_resort(|_| Ok(false), || -> Command { panic!("a second process") });
+        let mut zeroizer = silent().last_resort(uuid(), |_| Ok(false), || -> Command { panic!("a second process") });
         for _ in 0..2 {
             assert!(zeroizer.zeroize().unwrap_err().to_string().contains("did not answer"));
         }
@@ -379,26 +488,26 @@ mod tests {
         let never = || -> Command { panic!("a second process") };
         let open = || Ok(small().with(Flaw::OverwriteFails));
         let zeroizer = DeviceZeroizer::over(HostZeroizer::with_ledger(&LEDGER), open);
-        let mut zeroizer = zeroizer.last_resort(|_| Ok(false), never);
+        let mut zeroizer = zeroizer.last_resort(uuid(), |_| Ok(false), never);
         for _ in 0..2 {
             assert!(zeroizer.zeroize().unwrap_err().to_string().contains("told to fail"));
         }
         // Nor one that is wiped.
-        assert!(over(small()).last_resort(|_| panic!("asked"), never).zeroize().is_ok());
+        assert!(over(small()).last_resort(uuid(), |_| panic!("asked"), never).zeroize().is_ok());
     }
 
     #[test]
     fn a_device_that_cannot_be_let_go_of_is_no_receipt() {
         let never = || -> Command { panic!("a second process") };
-        let mut zeroizer = lost().last_resort(|_| Err("told to fail".to_owned()), never);
+        let mut zeroizer = lost().last_resort(uuid(), |_| Err("told to fail".to_owned()), never);
         let error = zeroizer.zeroize().unwrap_err().to_string();
         assert!(error.contains("ILLEGAL_ADDRESS") && error.contains("told to fail"), "{error}");
-        let error = lost().last_resort(|_| panic!("told to panic"), never).zeroize().unwrap_err().to_string();
+        let error = lost().last_resort(uuid(), |_| panic!("told to panic"), never).zeroize().unwrap_err().to_string();
         assert!(error.contains("letting go of it panicked"), "{error}");
         let hangs = |_| loop {
             std::thread::park();
         };
-        let mut zeroizer = lost().within(Duration::from_millis(300)).last_resort(hangs, never);
+        let mut zeroizer = lost().within(Duration::from_millis(300)).last_resort(uuid(), hangs, never);
         for _ in 0..2 {
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains("letting go of it did not end"), "{error}");
@@ -407,10 +516,10 @@ mod tests {
 
     #[test]
     fn a_second_process_that_fails_lies_or_hangs_is_no_receipt() {
-        let (_, said) = line(small(), 0);
-        let (code, dirty) = line(small().with(Flaw::OverwritesNothing), 0);
+        let (_, said) = line(small(), nothing_held);
+        let (code, dirty) = line(small().with(Flaw::OverwritesNothing), nothing_held);
         assert_eq!(code, 1);
-        let (panicked, _) = line(small().with(Flaw::Panics), 0);
+        let (panicked, _) = line(small().with(Flaw::Panics), nothing_held);
         assert_eq!(panicked, 1);
         let said = said.trim_end();
         for (script, says) in [
@@ -427,17 +536,17 @@ mod tests {
             (format!("echo '{}'; exit 1", dirty.trim_end()), "still holds data after wiping"),
             ("exec yes x".to_owned(), "ended with signal: 13"),
         ] {
-            let mut zeroizer = lost().last_resort(|_| Ok(true), move || shell(&script));
+            let mut zeroizer = lost().last_resort(uuid(), |_| Ok(true), move || shell(&script));
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains(says) && error.contains("ILLEGAL_ADDRESS"), "{says}: {error}");
         }
-        let mut zeroizer = lost().last_resort(|_| Ok(true), || Command::new("/nowhere/at/all"));
+        let mut zeroizer = lost().last_resort(uuid(), |_| Ok(true), || Command::new("/nowhere/at/all"));
         assert!(zeroizer.zeroize().unwrap_err().to_string().contains("cannot be started"));
     }
 
     #[test]
     fn a_second_process_that_does_not_end_holds_nobody_up() {
-        let (_, said) = line(small(), 0);
+        let (_, said) = line(small(), nothing_held);
         let said = said.trim_end().to_owned();
         let folder = tempfile::tempdir().unwrap();
         let noted = folder.path().join("pid");
@@ -445,7 +554,7 @@ mod tests {
         for script in [format!("{note}; exec sleep 1000"), format!("{note}; echo '{said}'; exec >&-; exec sleep 1000")]
         {
             let limit = Duration::from_millis(300);
-            let mut zeroizer = lost().within(limit).last_resort(|_| Ok(true), move || shell(&script));
+            let mut zeroizer = lost().within(limit).last_resort(uuid(), |_| Ok(true), move || shell(&script));
             let began = Instant::now();
             let error = zeroizer.zeroize().unwrap_err().to_string();
             assert!(error.contains("did not end within 300ms"), "{error}");
@@ -460,7 +569,7 @@ mod tests {
         // Its own limit, for the device that it finds.
         let mut said = Vec::new();
         let (hangs, limit) = (|| Ok(small().with(Flaw::HangsInTrim)), Duration::from_millis(300));
-        assert_eq!(second::wipe_for_another(|| Ok(0), hangs, limit, &mut said), 1);
+        assert_eq!(second::wipe_for_another(uuid, nothing_held, hangs, limit, &mut said), 1);
         assert!(String::from_utf8(said).unwrap().contains("did not answer within 300ms"));
     }
 }

@@ -7,8 +7,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DeviceRepr, result};
-use glasshouse_core::traits::{WipeTarget, WorkloadError, ZeroizeError};
+use glasshouse_core::traits::WorkloadError;
 use zeroize::Zeroize as _;
+
+/// Bytes that cross at a time.
+pub(crate) const STAGING: usize = 4 << 20;
 
 /// Page-locked memory, wiped after each copy, when dropped, and so before it is returned to the driver.
 pub struct PinnedBuffer {
@@ -78,8 +81,7 @@ impl PinnedBuffer {
             start += values.len();
             Ok(())
         });
-        self.zeroize_first(size_of_val(values));
-        outcome
+        self.end_copy(stream, size_of_val(values), outcome)
     }
 
     /// Copies values from the device through this buffer, piece by piece, and wipes it.
@@ -103,8 +105,7 @@ impl PinnedBuffer {
             start += values.len();
             Ok(())
         });
-        self.zeroize_first(bytes);
-        outcome
+        self.end_copy(stream, bytes, outcome)
     }
 
     /// All of it as numbers of one kind.
@@ -114,6 +115,23 @@ impl PinnedBuffer {
         // stricter alignment is needed; every pattern is one; `&mut self` is the only way here, and copies end before
         // the two that make them return.
         unsafe { std::slice::from_raw_parts_mut(self.words.as_ptr().cast::<T>(), count) }
+    }
+
+    /// Wipes what a copy used, once nothing writes there any more. An error may be one that a holder of the context's
+    /// recorded before, which is given instead of waiting: then it is waited again.
+    fn end_copy(
+        &mut self,
+        stream: &Arc<CudaStream>,
+        bytes: usize,
+        outcome: Result<(), WorkloadError>,
+    ) -> Result<(), WorkloadError> {
+        if outcome.is_err() {
+            // The first takes what was recorded since.
+            let _ = stream.synchronize();
+            let _ = stream.synchronize();
+        }
+        self.zeroize_first(bytes);
+        outcome
     }
 
     /// Only what was used, so that reading one loss back costs what one loss costs.
@@ -146,19 +164,6 @@ impl Drop for PinnedBuffer {
         let _ = self.context.bind_to_thread();
         // SAFETY: `malloc_host` gave it, and nothing refers to it any more.
         let _ = unsafe { result::free_host(self.words.as_ptr().cast()) };
-    }
-}
-
-impl WipeTarget for PinnedBuffer {
-    fn bytes(&self) -> u64 {
-        u64::try_from(size_of_val::<[u64]>(self)).unwrap_or(u64::MAX)
-    }
-    fn wipe(&mut self) -> Result<(), ZeroizeError> {
-        (**self).zeroize();
-        Ok(())
-    }
-    fn is_wiped(&self) -> Result<bool, ZeroizeError> {
-        Ok(self.iter().all(|word| *word == 0))
     }
 }
 

@@ -25,14 +25,19 @@ use super::sweep::sweep;
 const SETTLING: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs a command that wipes the device, and gives what it says when that can be believed. It is gone `within` this,
-/// unless not even the kernel can end it.
+/// Which devices CUDA shows a process, and in which order.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
+/// Runs a command that wipes the device of this UUID, which is the only one that CUDA shows it, and gives what it says when
+/// that can be believed. It is gone `within` this, unless not even the kernel can end it.
 ///
 /// # Errors
 /// [`ZeroizeError`] saying what it did instead.
-pub(super) fn by_second_process(command: Command, within: Duration) -> Result<Wiped, ZeroizeError> {
+pub(super) fn by_second_process(mut command: Command, device: &str, within: Duration) -> Result<Wiped, ZeroizeError> {
+    // Where CUDA does not take that (a part of a GPU has a UUID of another form) it finds no device, and nothing is claimed.
+    command.env(VISIBLE, device);
     match hear(command, within).map_err(not_wiped)? {
-        Report::Wiped(wiped) => wiped.believed(),
+        Report::Wiped(wiped) => wiped.believed(device),
         Report::Failed(why) => Err(not_wiped(format!("a second process was to wipe it: {why}"))),
     }
 }
@@ -91,9 +96,10 @@ impl Drop for Ending {
     }
 }
 
-/// What such a process does: sees how much of the device others hold, wipes all that it can get, within a limit, says so
-/// in one line, and gives its exit code.
+/// What such a process does: sees which device it has and how much of it others hold, wipes all that it can get, within a
+/// limit, says so in one line, and gives its exit code.
 pub(super) fn wipe_for_another<D: DeviceMemory>(
+    device: impl FnOnce() -> Result<String, String> + Send + 'static,
     held: impl FnMut() -> Result<u64, String> + Send + 'static,
     open: impl FnOnce() -> Result<D, String> + Send + 'static,
     within: Duration,
@@ -101,7 +107,7 @@ pub(super) fn wipe_for_another<D: DeviceMemory>(
 ) -> i32 {
     let (done, report) = mpsc::channel();
     let work = move || {
-        let wiped = catch_unwind(AssertUnwindSafe(|| wipe(held, open)));
+        let wiped = catch_unwind(AssertUnwindSafe(|| wipe(device, held, open)));
         let _ = done.send(wiped.unwrap_or_else(|_| Err("it panicked".to_owned())));
     };
     let report = match std::thread::Builder::new().spawn(work) {
@@ -115,14 +121,15 @@ pub(super) fn wipe_for_another<D: DeviceMemory>(
 
 /// The device is opened after it was asked what others hold there: from then on this process has a context of its own.
 fn wipe<D: DeviceMemory>(
+    device: impl FnOnce() -> Result<String, String>,
     mut held: impl FnMut() -> Result<u64, String>,
     open: impl FnOnce() -> Result<D, String>,
 ) -> Result<Report, String> {
-    let (began, mut now) = (Instant::now(), held()?);
+    let (device, began, mut now) = (device()?, Instant::now(), held()?);
     while now > HELD_AT_MOST && began.elapsed() < SETTLING {
         std::thread::sleep(PAUSE);
         now = held()?;
     }
     let swept = sweep(&mut open()?).map_err(|error| error.to_string())?;
-    Ok(Report::of(now, &swept))
+    Ok(Report::of(device, now, &swept))
 }

@@ -15,6 +15,10 @@ pub const SMALLEST_BLOCK: u64 = 2 << 20;
 pub(super) const NOT_REACHABLE: &str =
     "registers, shared memory and caches of the device, and the driver's own staging buffers: not reachable from here";
 
+/// Of the host's pages that a `PinnedBuffer` copies through.
+pub(super) const PAGE_LOCKED: &str = "page-locked host buffers of copies to and from the device: wiped after each copy and before they go back to the driver, \
+     and not read back";
+
 /// What a sweep did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Swept {
@@ -162,6 +166,7 @@ impl Swept {
                  end returns them"
             ),
             NOT_REACHABLE.to_owned(),
+            PAGE_LOCKED.to_owned(),
         ]
     }
 }

@@ -187,12 +187,13 @@ impl Trainer {
             return Ok(());
         }
         let (mut sums, mut targets) = (Vec::new(), 0);
-        for batch in &self.held_out {
-            let evaluated = self.model.evaluate(batch);
-            let (sum, count) =
-                evaluated.map_err(|error| model(error, self.settings.batch, self.settings.accumulate))?;
-            sums.push(sum);
-            targets += count;
+        let failed = |error| model(error, self.settings.batch, self.settings.accumulate);
+        // All of them while the device has nothing to do, as in a step.
+        let send = |batch| self.model.send(batch, None).map_err(failed);
+        let sent = self.held_out.iter().map(send).collect::<Result<Vec<_>, _>>()?;
+        for (batch, sent) in self.held_out.iter().zip(sent) {
+            sums.push(self.model.evaluate_sent(sent).map_err(failed)?);
+            targets += batch.targets();
         }
         let sums = flat(&sums).and_then(|sums| to_host::<f32>(&sums));
         let sums = sums.map_err(|e| tensor("reading the evaluation", &e))?;

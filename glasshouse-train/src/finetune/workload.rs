@@ -8,7 +8,7 @@ use super::error::{data, loading, model};
 use super::package::{ADAPTER_CONFIG_ENTRY, ADAPTER_ENTRY, CHECKPOINT_ENTRY, DATA_ENTRY, SETTINGS_ENTRY, run_digest};
 use super::settings::{BaseModel, Precision, Settings};
 use super::trainer::{Evaluation, Trainer};
-use crate::crossing;
+use crate::crossing::{self, KeptIfLost};
 use crate::data::{Dataset, DatasetSummary};
 use crate::qwen::adapter::{self, AdapterFiles};
 use crate::qwen::{Qwen2, QwenConfig, Weights};
@@ -59,6 +59,7 @@ struct Ready {
     first: u64,
     tokens_before: u64,
     checkpoint_due: bool,
+    _device: KeptIfLost,
 }
 
 impl QwenLora {
@@ -168,8 +169,8 @@ impl Workload for QwenLora {
     }
 
     fn release(&mut self) -> Result<(), WorkloadError> {
+        let _last = crossing::ReleasedAtTheEnd;
         self.state = State::Released;
-        crossing::release();
         Ok(())
     }
 }
@@ -186,6 +187,7 @@ impl Ready {
         let run = run_digest(&settings, &jsonl, pinned)?;
         drop(jsonl);
         let device = open(device)?;
+        let _device = KeptIfLost(device.clone());
         let dtype = match settings.dtype {
             Precision::F32 => DType::F32,
             Precision::Bf16 => DType::BF16,
@@ -210,7 +212,7 @@ impl Ready {
         }
         trainer.evaluate()?;
         let (first, tokens_before) = (trainer.steps_done(), trainer.tokens());
-        Ok(Self { settings, config, trainer, data: summary, first, tokens_before, checkpoint_due: false })
+        Ok(Self { settings, config, trainer, data: summary, first, tokens_before, checkpoint_due: false, _device })
     }
 
     fn progress(&self) -> Progress {

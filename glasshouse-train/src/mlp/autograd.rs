@@ -3,7 +3,7 @@ use candle_nn::{AdamW, Optimizer as _, ParamsAdamW, SGD};
 
 use super::config::{MlpConfig, Optimizer};
 use super::data::MlpData;
-use crate::crossing::{self, to_device, to_host};
+use crate::crossing::{KeptIfLost, ReleasedAtTheEnd, to_device, to_host};
 
 /// Training by candle's autograd and `candle_nn`'s optimizers, on any candle device.
 ///
@@ -15,7 +15,7 @@ pub struct Autograd {
     /// Weight and bias of each layer.
     vars: Vec<(Var, Var)>,
     optimizer: AnyOptimizer,
-    device: Device,
+    device: KeptIfLost,
 }
 
 enum AnyOptimizer {
@@ -41,6 +41,7 @@ impl Autograd {
     }
 
     fn with_dtype(config: &MlpConfig, data: &MlpData, device: &Device, dtype: DType) -> candle_core::Result<Self> {
+        let kept = KeptIfLost(device.clone());
         let slice = |range: std::ops::Range<usize>| data.weights.get(range).unwrap_or_default();
         let vars = data
             .layout
@@ -65,7 +66,7 @@ impl Autograd {
             y: to_device(&data.y, (data.rows, data.outputs), device)?.to_dtype(dtype)?,
             vars,
             optimizer,
-            device: device.clone(),
+            device: kept,
         })
     }
 
@@ -83,7 +84,7 @@ impl Autograd {
             }
             last = Some(loss);
         }
-        self.device.synchronize()?;
+        self.device.0.synchronize()?;
         match last {
             Some(loss) => Ok(to_host(&loss.to_dtype(DType::F64)?)?.first().copied().unwrap_or(f64::NAN)),
             None => Ok(f64::NAN),
@@ -108,7 +109,7 @@ impl Autograd {
 
     /// Where it computes.
     pub const fn device(&self) -> &Device {
-        &self.device
+        &self.device.0
     }
 
     /// Overwrites data and weights with zeros where they are, and drops everything. The optimizer's moments and candle's
@@ -117,12 +118,12 @@ impl Autograd {
     /// # Errors
     /// What candle says when the device fails; everything is dropped all the same.
     pub fn wipe(self) -> candle_core::Result<()> {
+        let _last = ReleasedAtTheEnd;
         let all = [&self.x, &self.y].into_iter().chain(self.tensors());
         let zeroed = all.map(Tensor::zero_set).fold(Ok(()), Result::and);
-        let device = self.device.clone();
+        let device = KeptIfLost(self.device.0.clone());
         drop(self);
-        crossing::release();
-        zeroed.and(device.synchronize())
+        zeroed.and(device.0.synchronize())
     }
 
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {

@@ -91,7 +91,16 @@ impl Qwen2 {
     /// # Errors
     /// As [`loss`](Self::loss).
     pub fn evaluate(&self, batch: &Batch) -> Result<(Tensor, usize), QwenError> {
-        let Sent { tokens, pass, counted, .. } = self.send(batch, None)?;
+        Ok((self.evaluate_sent(self.send(batch, None)?)?, batch.targets()))
+    }
+
+    /// The sum of [`evaluate`](Self::evaluate) of a batch that was sent.
+    ///
+    /// # Errors
+    /// As `evaluate`.
+    pub(crate) fn evaluate_sent(&self, sent: Sent) -> Result<Tensor, QwenError> {
+        let Sent { tokens, pass, counted, .. } = sent;
+        let size = (pass.rows, pass.length);
         let run = || {
             let Some(counted) = counted else {
                 return Tensor::zeros((), DType::F32, &self.device);
@@ -100,8 +109,7 @@ impl Qwen2 {
             let normed = rms_norm_forward(&counted.of(&last)?, &self.parts.norm, self.config.rms_norm_eps)?;
             Ok(cross_entropy_forward(&normed, &self.parts.head, &counted.labels, 1.0, false)?.0)
         };
-        let sum = run().map_err(|error| self.failed("evaluation", (batch.rows, batch.length), &error))?;
-        Ok((sum, batch.targets()))
+        run().map_err(|error| self.failed("evaluation", size, &error))
     }
 
     /// Logits of every place, `[rows * length, vocab]`, f32.

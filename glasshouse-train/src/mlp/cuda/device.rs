@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use cudarc::cublas::sys::{cublasMath_t, cublasOperation_t, cublasSetMathMode, cublasSetWorkspace_v2};
@@ -18,10 +19,8 @@ use super::super::config::Optimizer;
 use super::super::data::Floats;
 use super::super::plan::{Gemm, Op, Plan, STATE, Tiles, UpdateOp};
 use super::launch::{int, line, split, word};
-use crate::cuda_zeroizer::PinnedBuffer;
+use crate::cuda_zeroizer::{PinnedBuffer, STAGING};
 
-/// Bytes that cross at a time.
-const STAGING: usize = 4 << 20;
 /// What NVIDIA recommends for Hopper (cuBLAS, "cublasSetWorkspace"), in f32 values; one for each stream, of our own, so
 /// that cuBLAS chooses the same algorithms every time and allocates nothing.
 const WORKSPACE: usize = 32 << 20 >> 2;
@@ -47,8 +46,28 @@ pub(super) struct CudaDevice {
 }
 
 struct Lane {
+    /// Dropped by hand: its destructor panics where the driver gives an error, and of two panics at once the process aborts.
+    blas: ManuallyDrop<CudaBlas>,
     stream: Arc<CudaStream>,
-    blas: CudaBlas,
+}
+
+impl Lane {
+    fn new(stream: Arc<CudaStream>) -> Result<Self, WorkloadError> {
+        let blas = told("starting cuBLAS", CudaBlas::new(Arc::clone(&stream)))?;
+        Ok(Self { blas: ManuallyDrop::new(blas), stream })
+    }
+}
+
+impl Drop for Lane {
+    /// On a device that is lost cuBLAS is left as it is; what lies there goes when the process lets go of the device.
+    fn drop(&mut self) {
+        let works = || self.stream.synchronize().is_ok();
+        // A first error may be one that was recorded before and says nothing of the device.
+        if works() || works() {
+            // SAFETY: dropped here alone, once, and not used after it.
+            unsafe { ManuallyDrop::drop(&mut self.blas) };
+        }
+    }
 }
 
 /// Epochs recorded once, to be launched many times.
@@ -88,8 +107,8 @@ impl CudaDevice {
             mask: function("mask")?,
             update_adamw: function("update_adamw")?,
             update_sgd: function("update_sgd")?,
-            main: Lane { blas: told("starting cuBLAS", CudaBlas::new(main.clone()))?, stream: main },
-            side: Lane { blas: told("starting cuBLAS", CudaBlas::new(side.clone()))?, stream: side },
+            main: Lane::new(main)?,
+            side: Lane::new(side)?,
             optimizer,
             staging: RefCell::new(PinnedBuffer::new(&context, STAGING)?),
             arena,

@@ -53,7 +53,7 @@ pass core glasshouse-core 'gate/(session|appraise|stored|channel_keys)|segment/'
 pass core glasshouse-core 'secret/|host_memory/|segment/lease' "--lib" secret:: host_memory:: traits:: segment::
 pass core glasshouse-core 'gate/|package/' "--lib" package:: gate::
 pass core glasshouse-core '.' "--test=session --test=refusals --test=package --test=zero_on_free --test=canary \
-  --test=unlocked --test=hidden --test=full_disk"
+  --test=unlocked --test=hidden --test=full_disk --test=large_blocks"
 GLASSHOUSE_SIM_RUNS=40 pass core glasshouse-core '.' "--lib --test=simulation --test=record" \
   --skip every_defect --skip one_fault --skip overhead:: --skip fit::
 pass train glasshouse-train '.' "--lib" cuda_zeroizer

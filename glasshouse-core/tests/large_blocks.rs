@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of a test
 #![allow(unsafe_code)] // an allocator is unsafe to call, and what lies in freed pages is read where it is
 
-use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::alloc::{GlobalAlloc as _, Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::io::BufRead as _;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use glasshouse_core::host_memory::{HostZeroizer, ZeroOnFree};
@@ -185,6 +186,8 @@ fn blocks_own_their_pages() {
     assert_eq!(pages.len(), 2 * blocks.len());
     let small = vec![1_u8; LARGE - 1];
     assert!(!ZeroOnFree::guards(small.as_ptr()));
+    let huge = vec![1_u8; 3 << 20];
+    assert!(huge.as_ptr().addr().is_multiple_of(2 << 20), "where a huge page may begin");
 }
 
 #[test]
@@ -208,6 +211,26 @@ fn pages_that_are_kept_are_wiped_and_stay_out_of_dumps() {
     }
 }
 
+/// Those that are kept and those that go back to the kernel, where nobody can look any more.
+#[test]
+fn large_blocks_are_wiped_before_their_pages_go_back() {
+    static SEEN: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+    let _one = guarded();
+    ZeroOnFree::look_after_wipe(|block, size| {
+        // SAFETY: its last user gave it up, and nobody has it yet.
+        let bytes = unsafe { std::slice::from_raw_parts(block, size) };
+        static ZEROS: [u8; 4096] = [0; 4096];
+        let dirty = bytes.chunks(4096).any(|page| *page != ZEROS[..page.len()]);
+        SEEN[usize::from(dirty)].fetch_add(size as u64, Relaxed);
+    });
+    let before = SEEN[0].load(Relaxed);
+    for size in [LARGE, 100 << 10, 3 << 20, 40 << 20] {
+        drop(std::hint::black_box(vec![0xa5_u8; size]));
+    }
+    assert_eq!(SEEN[1].load(Relaxed), 0, "bytes that were not wiped");
+    assert!(SEEN[0].load(Relaxed) - before >= 43 << 20, "a block that nobody looked at");
+}
+
 #[test]
 fn blocks_that_are_never_written_take_no_memory() {
     let _one = guarded();
@@ -224,11 +247,16 @@ fn too_much_is_refused_and_not_found_out_later() {
     let _one = guarded();
     let physical = std::fs::read_to_string("/proc/meminfo").unwrap();
     let physical = kib(&physical, "MemTotal:") * 1024 + kib(&physical, "SwapTotal:") * 1024;
+    let ordinary = || ZeroOnFree::large_blocks().unwrap().ordinary_bytes;
+    let before = ordinary();
     for bytes in [physical + (1 << 30), 100 << 30, isize::MAX as usize] {
-        if bytes > physical && !overcommits() {
+        if bytes == isize::MAX as usize || bytes > physical && !overcommits() {
             assert!(Vec::<u8>::new().try_reserve_exact(bytes).is_err(), "{bytes}");
         }
     }
+    // SAFETY: not empty; null, so nothing to give back.
+    assert!(unsafe { alloc_zeroed(Layout::from_size_align(1 << 62, 8).unwrap()) }.is_null());
+    assert_eq!(ordinary(), before, "what was refused is no block");
 }
 
 #[test]
@@ -297,7 +325,7 @@ fn count(mut bytes: &[u8], wanted: &[u8; 64]) -> usize {
 #[test]
 fn under_limits() {
     let Ok(limits) = std::env::var(CHILD) else {
-        for limits in ["locked 0", "locked 1024", "addresses"] {
+        for limits in ["locked 0", "locked 1024", "growing 7680", "addresses 8", "addresses 46"] {
             let mut child = Command::new(std::env::current_exe().unwrap());
             let output = child.args(["--exact", "under_limits", "--nocapture"]).env(CHILD, limits).output().unwrap();
             assert!(output.status.success(), "{limits}: {}", String::from_utf8_lossy(&output.stderr));
@@ -307,11 +335,22 @@ fn under_limits() {
     let set = |resource, bytes| {
         setrlimit(resource, Rlimit { current: Some(bytes), maximum: getrlimit(resource).maximum }).unwrap();
     };
-    match limits.split_once(' ') {
-        Some((_, kib)) => under_a_lock_limit(kib.parse::<usize>().unwrap() << 10, set),
-        None => {
-            set(Resource::As, 8 << 30);
+    let (what, limit) = limits.split_once(' ').unwrap();
+    let limit = limit.parse::<usize>().unwrap();
+    match what {
+        "locked" => under_a_lock_limit(limit << 10, set),
+        "growing" => growing_under_a_lock_limit(limit << 10, set),
+        _ => {
+            set(Resource::As, (limit as u64) << 30);
             ZeroOnFree::guard_large_blocks();
+            // There are addresses left for the rest of the program: threads, maps of files.
+            let left = Layout::from_size_align((limit << 29) - (2 << 30), 8).unwrap();
+            // SAFETY: not empty, and given back as it is.
+            unsafe {
+                let probe = std::alloc::System.alloc(left);
+                assert!(!probe.is_null() || !overcommits() && limit > 8, "too few addresses are left of {limit} GiB");
+                std::alloc::System.dealloc(probe, left);
+            }
             let tally = with(&[LARGE, 9 * LARGE], || assert!(!ZeroOnFree::guards(vec![1_u8; LARGE].as_ptr())));
             assert!(tally.ordinary_bytes >= 11 * LARGE as u64, "{tally:?}");
             assert_eq!(tally.peak_bytes, 0);
@@ -327,25 +366,62 @@ fn under_limits() {
     runner.run(&steps(), carry_out).unwrap();
 }
 
-fn under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
+fn guard_with_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
+    set(Resource::Memlock, limit as u64);
     // Root may lock without limit (`CAP_IPC_LOCK`).
     let mut sets = capabilities(None).unwrap();
     sets.effective.remove(CapabilitySet::IPC_LOCK);
     set_capabilities(None, sets).unwrap();
-    set(Resource::Memlock, limit as u64);
     ZeroOnFree::guard_large_blocks();
+}
+
+/// A block that grows where it lies keeps its lock, and what it gains is locked beside it; where there is too little for all of
+/// it, all of it counts.
+fn growing_under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
+    guard_with_a_lock_limit(limit, set);
+    let (most, unlocked) = (limit / 2, || ZeroOnFree::large_blocks().unwrap().unlocked_peak_bytes);
+    let old = Layout::from_size_align(most / 20 * 11, 8).unwrap();
+    // SAFETY: a layout that is not empty; the block is grown and never freed, and its last page is not touched again.
+    let (at, grown) = unsafe {
+        let at = alloc(old);
+        assert!(flags(at.addr()).contains(" lo"));
+        // Where a page is missing, a lock over all of the block fails, and only one of what it gained does not.
+        assert_eq!(libc::munmap(at.add(old.size() / 2).map_addr(|at| at & !(LARGE - 1)).cast(), LARGE), 0);
+        (at, realloc(at, old, most - LARGE))
+    };
+    assert_eq!(at, grown, "it grows where it lies");
+    assert!(flags(at.addr()).contains(" lo") && flags(at.addr() + most - 2 * LARGE).contains(" lo"));
+    assert_eq!((locked_kib(), unlocked()), ((most - 2 * LARGE) / 1024, 0));
+    // SAFETY: as above.
+    let grown = unsafe { realloc(at, Layout::from_size_align(most - LARGE, 8).unwrap(), most + 1) };
+    assert_eq!((at, unlocked()), (grown, most as u64 + 1), "all of it counts");
+}
+
+fn under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
+    guard_with_a_lock_limit(limit, set);
     let half = limit / 2 / 1024;
     let tally = with(&[4 * LARGE, 4 * LARGE, 4 * LARGE, 16 * LARGE], || {
         assert_eq!(locked_kib(), half, "two of the first three, where there is a limit at all");
     });
     let unlocked = if limit == 0 { 28 } else { 20 } * LARGE as u64;
     assert_eq!((tally.unlocked_peak_bytes, tally.ordinary_bytes), (unlocked, 0));
-    assert_eq!(locked_kib(), 0, "free pages are not locked");
-    // What became free is locked again, and a package's plaintext has the other half.
+    assert_eq!(locked_kib(), half, "pages that are kept stay locked: to lock them anew costs more than to wipe them");
+    // They are used again as they are, and a package's plaintext has the other half.
     let again = [vec![1_u8; 4 * LARGE], vec![1; 4 * LARGE]];
+    assert!(limit == 0 || again.iter().all(|block| flags(block.as_ptr().addr()).contains(" lo")));
     let package = SecretBuffer::zeroed(LARGE);
     assert_eq!(locked_kib(), if limit == 0 { 0 } else { half + 64 + 4 }, "and a page of keys");
     drop((again, package));
+    // A block in use needs it more than free ones; and where it lies in the way of another, in turn.
+    for size in [8 * LARGE, 4 * LARGE, 7 * LARGE] {
+        let other = vec![1_u8; size];
+        let flags = flags(other.as_ptr().addr());
+        assert!(
+            limit == 0 || flags.contains(" lo") && locked_kib() <= half + 4,
+            "{size}: {flags}, {} kB",
+            locked_kib()
+        );
+    }
     let receipt = HostZeroizer::new().zeroize().unwrap();
     assert_eq!(receipt.large_blocks.unwrap().unlocked_peak_bytes, unlocked);
     let line = format!("swap: at most {unlocked} bytes of blocks from 65536 bytes on");

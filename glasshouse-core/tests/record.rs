@@ -377,7 +377,7 @@ fn an_explanation_says_what_is_proven_and_what_is_not() {
         "[runtime-asserted",
         "[owner-asserted",
         "[provider-asserted",
-        "at most 9 bytes at a time in pages that core dumps leave out, 7 of them not locked; 5 bytes, all together",
+        "at most 9 bytes at a time in pages that core dumps leave out, and at most 7 not locked; 5 bytes, all together",
         "32 bytes: overwritten with zeros; read back",
         "What it does not prove",
         "can all be forged",

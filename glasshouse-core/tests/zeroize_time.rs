@@ -18,13 +18,14 @@ use glasshouse_core::traits::{SecretRegion, Zeroizer as _};
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
 const RUNS: usize = 21;
-/// What the issue allows. Held against the processor's time: what passes on the wall beside it is a matter of what else the
-/// machine does.
+/// What the issue allows. Held against this thread's time of the processor, in the middle of all runs, and against the wall, in
+/// the best one: what else passes there is a matter of what the machine does, but no run is quicker than what sleeps, or lets
+/// other threads work.
 const LIMIT: Duration = Duration::from_millis(100);
 
 /// Lets go of so much plaintext as package bytes, as much in tensors of the program's own and as much that was handed
-/// over, with its data key. Gives the median times: on the wall, and of the processor.
-fn medians(bytes: usize) -> [Duration; 2] {
+/// over, with its data key. Gives the times on the wall and of the processor, from the best to the worst.
+fn times(bytes: usize) -> [Vec<Duration>; 2] {
     let times: Vec<_> = (0..RUNS)
         .map(|_| {
             let package = SecretBuffer::new(vec![0xa5; bytes]);
@@ -44,7 +45,7 @@ fn medians(bytes: usize) -> [Duration; 2] {
     let (wall, processor): (Vec<_>, Vec<_>) = times.into_iter().unzip();
     [wall, processor].map(|mut times| {
         times.sort_unstable();
-        times[RUNS / 2]
+        times
     })
 }
 
@@ -63,8 +64,10 @@ fn zeroization_takes_less_than_a_tenth_of_a_second() {
     // Unoptimized code of this crate takes several times as long.
     let sizes: &[usize] = if cfg!(debug_assertions) { &[64, 1024] } else { &[64, 1024, 16 << 10, 64 << 10] };
     for kib in sizes {
-        let [wall, processor] = medians(kib << 10);
+        let [walls, processor] = times(kib << 10);
+        let (best, wall, processor) = (walls[0], walls[RUNS / 2], processor[RUNS / 2]);
         println!("{kib} KiB in each of three places: {wall:.2?}, {processor:.2?} of a processor (medians of {RUNS})");
-        assert!(processor < LIMIT, "{kib} KiB: {processor:?}");
+        assert!(processor < LIMIT, "{kib} KiB: {processor:?} of a processor");
+        assert!(best < LIMIT, "{kib} KiB: {best:?} on the wall at the best");
     }
 }

@@ -7,6 +7,8 @@
 mod allocator;
 #[path = "../../../glasshouse-provider/tests/canary/barrier.rs"]
 mod barrier;
+#[path = "../../../glasshouse-provider/tests/canary/large.rs"]
+mod large;
 mod planted;
 #[path = "../../../glasshouse-provider/tests/canary/scan.rs"]
 mod scan;

@@ -16,6 +16,7 @@ use glasshouse_train::mlp::{self, Method, MlpConfig, MlpWorkload, Shape};
 
 use crate::allocator;
 use crate::barrier::{BARRIER_AT, barrier, folder, hidden};
+use crate::large;
 use crate::ways::way_out;
 
 /// Long enough to get to the barrier within it, where much else is going on.
@@ -33,6 +34,7 @@ pub(crate) fn canary() -> [u8; 64] {
 pub(crate) fn package<'a>(canary: &'a [u8; 64], way: &'a str) -> PackageBuilder<'a> {
     let mut builder = PackageBuilder::new("planted")
         .entry("way", Source::Slice(way.as_bytes()))
+        .entry("canary", Source::Slice(canary))
         .entry("tokenizer.json", Source::Memory(SecretBuffer::new(tokenizer())))
         .minimum_assurance(Assurance::SelfReported);
     let text = std::str::from_utf8(canary).unwrap();
@@ -90,6 +92,8 @@ struct Parts {
     _encoder: Encoder,
     _dataset: Dataset,
     _examples: Vec<Example>,
+    /// In no part of the others is there a block so large.
+    _large: [Vec<u8>; 2],
 }
 
 impl Workload for Planted {
@@ -118,6 +122,7 @@ impl Workload for Planted {
         let data = &inputs.sealed[finetune::DATA_ENTRY];
         let dataset = Dataset::read(data, &encoder, 0.0, 0).map_err(|error| bad(error.to_string()))?;
         let examples = parse_jsonl(data).map_err(|error| bad(error.to_string()))?;
+        let large = large::planted(&inputs.take("canary")?);
         let mut part = |names: [&str; 2]| Inputs {
             sealed: names.iter().map(|name| ((*name).to_owned(), inputs.take(name).unwrap())).collect(),
             ..Inputs::default()
@@ -125,7 +130,8 @@ impl Workload for Planted {
         let (mut lora, mut mlp) = (QwenLora::new(), MlpWorkload::with_method(Method::CpuAutograd));
         lora.prepare(part([finetune::SETTINGS_ENTRY, finetune::DATA_ENTRY]), device)?;
         mlp.prepare(part([mlp::CONFIG_ENTRY, mlp::DATA_ENTRY]), device)?;
-        self.parts = Some(Parts { lora, mlp, _encoder: encoder, _dataset: dataset, _examples: examples });
+        self.parts =
+            Some(Parts { lora, mlp, _encoder: encoder, _dataset: dataset, _examples: examples, _large: large });
         Ok(())
     }
 

@@ -26,11 +26,15 @@ use crate::traits::LargeBlocks;
 const MOST_KEPT: usize = 1 << 30;
 /// Blocks larger than this keep none (the C library gives them back as well).
 const LARGEST_KEPT: usize = 32 << 20;
+/// Where a huge page may begin.
+const HUGE: usize = 2 << 20;
 
 static SPACE: OnceLock<Option<Space>> = OnceLock::new();
 static SLOTS: Slots = Slots::new();
 static COUNTS: Counts = Counts::new();
 static KEPT_NOW: AtomicUsize = AtomicUsize::new(0);
+/// Of these, locked.
+static LOCKED_AT_REST: AtomicUsize = AtomicUsize::new(0);
 
 /// From now on, and for good. Once for a process; it does not ask for memory beyond addresses.
 pub(super) fn begin() {
@@ -43,15 +47,18 @@ pub(super) fn tally() -> Option<LargeBlocks> {
 }
 
 /// A block of zeros in pages of its own. Nothing when it has not begun, or there are none to be had: then the block is an
-/// ordinary one, and is counted.
+/// ordinary one, see [`ordinary`].
 pub(super) fn take(layout: Layout) -> Option<NonNull<u8>> {
-    let space = SPACE.get()?;
-    let taken = space.as_ref().and_then(|space| space.take(layout));
-    match taken {
-        Some((_, locked)) => COUNTS.born(layout.size(), locked),
-        None => COUNTS.ordinary(layout.size()),
+    let (block, locked) = SPACE.get()?.as_ref()?.take(layout)?;
+    COUNTS.changed((0, true), (layout.size(), locked));
+    Some(block)
+}
+
+/// Counts a block that was to be had in ordinary memory only.
+pub(super) fn ordinary(size: usize) {
+    if SPACE.get().is_some() {
+        COUNTS.ordinary.fetch_add(size as u64, Relaxed);
     }
-    taken.map(|(block, _)| block)
 }
 
 /// Whether [`take`] gave this block.
@@ -72,8 +79,7 @@ pub(super) unsafe fn resize(block: *mut u8, old: usize, new: usize) -> bool {
         return false;
     }
     let Some(after) = space.settle(slot, before, new) else { return false };
-    COUNTS.gone(old, before.locked);
-    COUNTS.born(new, after.locked);
+    COUNTS.changed((old, before.locked), (new, after.locked));
     true
 }
 
@@ -84,9 +90,9 @@ pub(super) unsafe fn resize(block: *mut u8, old: usize, new: usize) -> bool {
 pub(super) unsafe fn give_back(block: *mut u8, size: usize) {
     let Some((space, slot)) = owner(block) else { return };
     let state = SLOTS.state(slot);
-    COUNTS.gone(size, state.locked);
+    COUNTS.changed((size, state.locked), (0, true));
     // SAFETY: the caller's promise.
-    let kept = if space.keep(state.open) { Some(space.rest(slot, state)) } else { unsafe { space.close(slot, state) } };
+    let kept = if space.keep(state) { Some(state) } else { unsafe { space.close(slot, state) } };
     // Pages that could not be closed are wiped, and are not used again.
     if let Some(state) = kept {
         SLOTS.set_state(slot, state);
@@ -111,7 +117,7 @@ struct Space {
 impl Space {
     fn reserve() -> Option<Self> {
         REGION_BITS.iter().find_map(|bits| {
-            let reserved = Reserved::new(addresses(*bits), LARGE)?;
+            let reserved = Reserved::new(addresses(*bits), HUGE)?;
             // Under a limit half of it, so that a package's own plaintext and keys, which are locked when they come, still
             // can be.
             let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 2));
@@ -128,7 +134,12 @@ impl Space {
         let before = SLOTS.state(slot);
         let taken = self.settle(slot, before, layout.size()).zip(self.reserved.at(slot.offset, slot.size()));
         match &taken {
-            Some(_) => drop(KEPT_NOW.fetch_sub(before.open, Relaxed)),
+            Some(_) => {
+                KEPT_NOW.fetch_sub(before.open, Relaxed);
+                if before.locked {
+                    LOCKED_AT_REST.fetch_sub(before.open, Relaxed);
+                }
+            }
             None => SLOTS.give_back(slot),
         }
         taken.map(|(after, block)| (block, after.locked))
@@ -141,24 +152,27 @@ impl Space {
         if more > 0 && !self.reserved.open(slot.offset.wrapping_add(before.open), more) {
             return None;
         }
-        let mut after = State { open, ..before };
-        if more > 0 || !before.locked {
+        // What is locked stays locked while it is in use, and what is added is locked beside it.
+        let locked = match before.locked {
+            true => more == 0 || self.lock(slot.offset.wrapping_add(before.open), more),
+            false => self.lock(slot.offset, open),
+        };
+        if before.locked && !locked {
             self.unlock(slot, before);
-            after.locked = self.lock(slot, open);
         }
+        let after = State { open, locked };
         SLOTS.set_state(slot, after);
         Some(after)
     }
 
-    fn keep(&self, open: usize) -> bool {
-        let more = |kept: usize| kept.checked_add(open).filter(|kept| *kept <= self.kept_at_most);
-        open <= LARGEST_KEPT && KEPT_NOW.fetch_update(Relaxed, Relaxed, more).is_ok()
-    }
-
-    /// Free pages under a limit are not locked: those in use need it more.
-    fn rest(&self, slot: Slot, state: State) -> State {
-        self.unlock(slot, state);
-        State { locked: state.locked && self.lockable.is_none(), ..state }
+    /// Kept pages stay locked: to unlock them and lock them again costs many times what it takes to wipe them.
+    fn keep(&self, state: State) -> bool {
+        let more = |kept: usize| kept.checked_add(state.open).filter(|kept| *kept <= self.kept_at_most);
+        let kept = state.open <= LARGEST_KEPT && KEPT_NOW.fetch_update(Relaxed, Relaxed, more).is_ok();
+        if kept && state.locked {
+            LOCKED_AT_REST.fetch_add(state.open, Relaxed);
+        }
+        kept
     }
 
     /// # Safety
@@ -169,14 +183,38 @@ impl Space {
         unsafe { self.reserved.close(slot.offset, state.open) }.then(State::default)
     }
 
-    fn lock(&self, slot: Slot, bytes: usize) -> bool {
-        let less = |left: usize| left.checked_sub(bytes);
-        let allowed = self.lockable.as_ref().is_none_or(|left| left.fetch_update(Relaxed, Relaxed, less).is_ok());
-        let locked = allowed && self.reserved.lock(slot.offset, bytes);
+    fn lock(&self, offset: usize, bytes: usize) -> bool {
+        let allowed = self.lockable.as_ref().is_none_or(|left| self.allot(left, bytes));
+        let locked = allowed && self.reserved.lock(offset, bytes);
         if let Some(left) = self.lockable.as_ref().filter(|_| allowed && !locked) {
             left.fetch_add(bytes, Relaxed);
         }
         locked
+    }
+
+    /// Whether so many bytes more may be locked. Free pages are unlocked for it where there are enough of them: those in use
+    /// need it more.
+    fn allot(&self, left: &AtomicUsize, bytes: usize) -> bool {
+        let allotted = || left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
+        if allotted() {
+            return true;
+        }
+        if left.load(Relaxed).saturating_add(LOCKED_AT_REST.load(Relaxed)) < bytes {
+            return false;
+        }
+        for slot in SLOTS.locked(self.region_bits) {
+            let state = SLOTS.state(slot);
+            if state.locked {
+                LOCKED_AT_REST.fetch_sub(state.open, Relaxed);
+                self.unlock(slot, state);
+                SLOTS.set_state(slot, State { locked: false, ..state });
+            }
+            SLOTS.give_back(slot);
+            if left.load(Relaxed) >= bytes {
+                break;
+            }
+        }
+        allotted()
     }
 
     /// Where there is no limit, closing pages unlocks them, and nothing else does.
@@ -203,23 +241,11 @@ impl Counts {
         Self { live, peak, unlocked, unlocked_peak, ordinary }
     }
 
-    fn born(&self, size: usize, locked: bool) {
-        let size = size as u64;
-        self.peak.fetch_max(self.live.fetch_add(size, Relaxed).wrapping_add(size), Relaxed);
-        if !locked {
-            self.unlocked_peak.fetch_max(self.unlocked.fetch_add(size, Relaxed).wrapping_add(size), Relaxed);
-        }
-    }
-
-    fn gone(&self, size: usize, locked: bool) {
-        self.live.fetch_sub(size as u64, Relaxed);
-        if !locked {
-            self.unlocked.fetch_sub(size as u64, Relaxed);
-        }
-    }
-
-    fn ordinary(&self, size: usize) {
-        self.ordinary.fetch_add(size as u64, Relaxed);
+    /// A block's bytes and whether they are locked, before and after: one step, so that no other thread's peak misses it.
+    fn changed(&self, before: (usize, bool), after: (usize, bool)) {
+        let unlocked = |(size, locked): (usize, bool)| if locked { 0 } else { size };
+        add(&self.live, &self.peak, before.0, after.0);
+        add(&self.unlocked, &self.unlocked_peak, unlocked(before), unlocked(after));
     }
 
     fn tally(&self) -> LargeBlocks {
@@ -229,5 +255,12 @@ impl Counts {
             unlocked_peak_bytes: self.unlocked_peak.load(Relaxed),
             ordinary_bytes: self.ordinary.load(Relaxed),
         }
+    }
+}
+
+fn add(count: &AtomicU64, peak: &AtomicU64, before: usize, after: usize) {
+    let more = (after as u64).wrapping_sub(before as u64);
+    if more != 0 {
+        peak.fetch_max(count.fetch_add(more, Relaxed).wrapping_add(more), Relaxed);
     }
 }

@@ -9,6 +9,11 @@ use rustix::mm::{
     Advice, MapFlags, MlockFlags, MprotectFlags, ProtFlags, madvise, mlock_with, mmap_anonymous, mprotect, munlock,
     munmap,
 };
+#[cfg(target_os = "linux")]
+use rustix::process::{Resource, getrlimit};
+
+/// The largest page of a Linux machine.
+const MOST_PAGE: usize = 64 << 10;
 
 /// A stretch of addresses that is never given back, and that core dumps leave out with all that is opened in it.
 pub(super) struct Reserved {
@@ -40,6 +45,10 @@ impl Reserved {
     /// Reserves addresses without memory. Nothing where there are not as many to be had.
     pub(super) fn new(bytes: usize, align: usize) -> Option<Self> {
         let total = bytes.checked_add(align)?;
+        let limit = getrlimit(Resource::As).current.and_then(|limit| usize::try_from(limit).ok());
+        if limit.is_some_and(|limit| total > limit / 2) {
+            return None; // the rest of the program needs some, too
+        }
         // SAFETY: a null hint lets the kernel choose addresses that nothing else uses.
         let start =
             unsafe { mmap_anonymous(std::ptr::null_mut(), total, ProtFlags::empty(), MapFlags::PRIVATE) }.ok()?;
@@ -70,7 +79,21 @@ impl Reserved {
         let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         // SAFETY: pages of our own mapping, and by the caller's promise nobody uses them.
         let closed = unsafe { mmap_anonymous(at.as_ptr().cast(), bytes, ProtFlags::empty(), flags) };
-        closed.is_ok() && keep_out_of_dumps(at, bytes)
+        // SAFETY: the caller's promise.
+        closed.is_ok() && keep_out_of_dumps(at, bytes) || unsafe { self.empty(offset, bytes) }
+    }
+
+    /// What is left to do where the kernel has no mapping more to give: the memory goes back, and nobody may touch the pages.
+    ///
+    /// # Safety
+    /// As [`close`](Self::close).
+    unsafe fn empty(&self, offset: usize, bytes: usize) -> bool {
+        self.unlock(offset, bytes); // the kernel does not take locked pages away
+        let Some(at) = self.at(offset, bytes).map(|at| at.as_ptr().cast()) else { return false };
+        // SAFETY: as in `close`.
+        unsafe {
+            madvise(at, bytes, Advice::LinuxDontNeed).is_ok() && mprotect(at, bytes, MprotectFlags::empty()).is_ok()
+        }
     }
 
     /// Locks pages as they are first touched: a block of gigabytes that nobody writes takes no memory.
@@ -96,12 +119,13 @@ impl Reserved {
     /// How many bytes may be locked; nothing where there is no limit. That is tried out, before anything is there: the
     /// right to lock without limit counts only where the kernel accepts it (not in a user namespace).
     pub(super) fn lock_limit(&self) -> Option<usize> {
-        if self.lock(0, self.bytes) {
-            self.unlock(0, self.bytes);
+        let limit = usize::try_from(getrlimit(Resource::Memlock).current?).unwrap_or(usize::MAX);
+        let beyond = limit.saturating_add(MOST_PAGE).min(self.bytes);
+        if self.lock(0, beyond) {
+            self.unlock(0, beyond);
             return None;
         }
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Memlock).current.unwrap_or(0);
-        Some(usize::try_from(limit).unwrap_or(usize::MAX))
+        Some(limit)
     }
 }
 
@@ -134,5 +158,30 @@ impl Reserved {
     }
     pub(super) fn lock_limit(&self) -> Option<usize> {
         None
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_that_cannot_be_mapped_anew_are_emptied() {
+        let reserved = Reserved::new(1 << 20, 2 << 20).unwrap();
+        assert!(reserved.open(0, 1 << 17));
+        let locked = reserved.lock(0, 1 << 17);
+        let at = reserved.at(1 << 16, 1 << 16).unwrap();
+        // SAFETY: pages of the test's own, opened above.
+        unsafe {
+            at.write_bytes(0xa5, 1 << 16);
+            assert!(reserved.empty(0, 1 << 17), "locked: {locked}");
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            let start = format!("{:x}-", reserved.base.addr().get());
+            let line = maps.lines().find(|line| line.starts_with(&start));
+            assert!(line.is_none_or(|line| line.contains(" ---p ")), "{line:?}");
+            assert!(reserved.open(0, 1 << 17));
+            assert!(std::slice::from_raw_parts(at.as_ptr(), 1 << 16).iter().all(|byte| *byte == 0));
+        }
     }
 }

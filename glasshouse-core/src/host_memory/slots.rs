@@ -99,6 +99,19 @@ impl Slots {
         }
     }
 
+    /// Free slots whose pages are locked, each of them taken. Its state may be another one by then.
+    pub(super) fn locked(&self, region_bits: u32) -> impl Iterator<Item = Slot> {
+        self.states.iter().enumerate().flat_map(move |(class, states)| {
+            let states = states.iter().take(count(class, region_bits)).enumerate();
+            let taken = self.taken.get(class);
+            states.filter(|(_, word)| word.load(Relaxed) & 1 == 1).filter_map(move |(index, _)| {
+                let word = taken?.get(index.wrapping_div(WORD))?;
+                let free = word.fetch_or(bit(index), Acquire) & bit(index) == 0;
+                free.then(|| Slot::new(class, index, region_bits))
+            })
+        })
+    }
+
     fn take_of(&self, class: usize, region_bits: u32) -> Option<Slot> {
         let slots = count(class, region_bits);
         for (at, word) in self.taken.get(class)?.iter().enumerate() {
@@ -168,6 +181,18 @@ mod tests {
         ALL.give_back(slots[7]);
         ALL.give_back(slots[3000]);
         assert_eq!((ALL.take(1, 37), ALL.take(1, 37)), (Some(slots[7]), Some(slots[3000])));
+    }
+
+    #[test]
+    fn free_slots_with_locked_pages_are_found_and_others_are_left_alone() {
+        static ALL: Slots = Slots::new();
+        let slots = [LARGE, LARGE, LARGE, 9 * LARGE, 9 * LARGE].map(|size| ALL.take(size, 31).unwrap());
+        for (at, slot) in slots.iter().enumerate() {
+            ALL.set_state(*slot, State { open: slot.size(), locked: at != 1 });
+        }
+        slots[1..4].iter().for_each(|slot| ALL.give_back(*slot));
+        assert_eq!(ALL.locked(31).collect::<Vec<_>>(), slots[2..4]);
+        assert_eq!(ALL.locked(31).next(), None, "they are taken by now");
     }
 
     #[test]

@@ -75,6 +75,13 @@ impl ZeroOnFree {
         large_blocks::holds(block)
     }
 
+    /// For tests: from now on this sees each large block, or what one lost, when it was wiped and before its pages go back. An
+    /// allocator under this one sees ordinary blocks only. The first one counts.
+    #[doc(hidden)]
+    pub fn look_after_wipe(look: fn(*const u8, usize)) {
+        let _ = LOOK.set(look);
+    }
+
     /// Bytes wiped on free since the program began.
     pub fn wiped_bytes() -> u64 {
         WIPED.iter().fold(0, |sum, shard| sum.wrapping_add(shard.0.load(Relaxed)))
@@ -105,7 +112,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
             return block.as_ptr();
         }
         // SAFETY: the caller's promise (a layout of non-zero size) is passed on.
-        unsafe { self.inner.alloc(layout) }
+        counted(unsafe { self.inner.alloc(layout) }, layout)
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -115,7 +122,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
             return block.as_ptr(); // fresh pages, or wiped ones
         }
         // SAFETY: the caller's promise is passed on. The system's fresh pages stay untouched.
-        unsafe { self.inner.alloc_zeroed(layout) }
+        counted(unsafe { self.inner.alloc_zeroed(layout) }, layout)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
@@ -124,6 +131,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
         unsafe {
             wipe(block, layout.size());
             if layout.size() >= LARGE && large_blocks::holds(block) {
+                looked_at(block, layout.size());
                 large_blocks::give_back(block, layout.size());
             } else {
                 self.inner.dealloc(block, layout);
@@ -137,6 +145,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
             if let Some(lost) = layout.size().checked_sub(new_size) {
                 // SAFETY: what the block lost was the caller's until now, and nobody else's before the block is freed.
                 unsafe { wipe(block.add(new_size), lost) };
+                looked_at(block.wrapping_add(new_size), lost);
             }
             return block;
         }
@@ -153,6 +162,22 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
         }
         new_block
     }
+}
+
+static LOOK: OnceLock<fn(*const u8, usize)> = OnceLock::new();
+
+fn looked_at(block: *const u8, size: usize) {
+    if let Some(look) = LOOK.get() {
+        look(block, size);
+    }
+}
+
+/// An ordinary block, which a large one may be for want of pages of its own. One that was refused is none.
+fn counted(block: *mut u8, layout: Layout) -> *mut u8 {
+    if layout.size() >= LARGE && !block.is_null() {
+        large_blocks::ordinary(layout.size());
+    }
+    block
 }
 
 /// Overwrites a block that is about to be freed, in a way that the optimizer has to keep.

@@ -131,8 +131,8 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
         }
         if let Some(large) = receipt.large_blocks {
             let text = format!(
-                "blocks of {} bytes and more: at most {} bytes at a time in pages that core dumps leave out, {} of them not \
-                 locked; {} bytes, all together, in ordinary memory",
+                "blocks of {} bytes and more: at most {} bytes at a time in pages that core dumps leave out, and at \
+                 most {} not locked; {} bytes, all together, in ordinary memory",
                 large.from_bytes, large.peak_bytes, large.unlocked_peak_bytes, large.ordinary_bytes
             );
             out.claim(RuntimeAsserted, "memory", &text);

@@ -15,24 +15,30 @@ struct Switched;
 static INSPECT: Inspect = Inspect;
 static WIPING: ZeroOnFree<&Inspect> = ZeroOnFree::over(&INSPECT);
 static OFF: AtomicBool = AtomicBool::new(false);
-static FREED_WITH_CANARY: AtomicU64 = AtomicU64::new(0);
+/// Blocks of the C library's, and large ones.
+static FREED_WITH_CANARY: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 static CANARY: OnceLock<Hidden> = OnceLock::new();
 
 #[global_allocator]
 static ALLOCATOR: Switched = Switched;
 
-/// From now on blocks are looked at.
+/// From now on blocks are looked at. Large ones never come to the allocator below: their pages go back from within
+/// [`ZeroOnFree`], which lets them be looked at before that.
 pub(crate) fn look_for(canary: Hidden) {
     let _ = CANARY.set(canary);
+    ZeroOnFree::look_after_wipe(|block, size| {
+        // SAFETY: its last user gave it up, and nobody has it yet.
+        unsafe { look(block, size, 1) };
+    });
 }
 
 pub(crate) fn stop_wiping() {
     OFF.store(true, Relaxed);
 }
 
-/// Blocks that were freed with the canary in them.
-pub(crate) fn freed_with_canary() -> u64 {
-    FREED_WITH_CANARY.load(Relaxed)
+/// Blocks that were freed with the canary in them: small ones, and large ones.
+pub(crate) fn freed_with_canary() -> [u64; 2] {
+    FREED_WITH_CANARY.each_ref().map(|count| count.load(Relaxed))
 }
 
 struct Inspect;
@@ -46,7 +52,7 @@ unsafe impl GlobalAlloc for &Inspect {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
         unsafe {
-            look(block, layout);
+            look(block, layout.size(), 0);
             System.dealloc(block, layout);
         }
     }
@@ -54,13 +60,13 @@ unsafe impl GlobalAlloc for &Inspect {
 
 /// # Safety
 /// The block is the caller's; where it was never written its bytes mean nothing, and are only compared.
-unsafe fn look(block: *mut u8, layout: Layout) {
-    let Some(canary) = CANARY.get() else { return };
+unsafe fn look(block: *const u8, size: usize, large: usize) -> bool {
+    let Some(canary) = CANARY.get() else { return false };
     // SAFETY: the caller's promise.
-    let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
-    if count(bytes, canary, bytes.len()).iter().any(|found| *found > 0) {
-        FREED_WITH_CANARY.fetch_add(1, Relaxed);
-    }
+    let bytes = unsafe { std::slice::from_raw_parts(block, size) };
+    let found = count(bytes, canary, bytes.len()).iter().any(|found| *found > 0);
+    FREED_WITH_CANARY[large].fetch_add(u64::from(found), Relaxed);
+    found
 }
 
 // SAFETY: one or the other of two allocators that both end in `System`, which frees what either of them allocated; but large
@@ -75,10 +81,11 @@ unsafe impl GlobalAlloc for Switched {
         unsafe {
             match (OFF.load(Relaxed), ZeroOnFree::guards(block)) {
                 (true, false) => (&INSPECT).dealloc(block, layout),
-                // It is wiped all the same, and by then it was looked at.
+                // To free it is to wipe it. One with the canary in it stays as it is, and nobody else gets it.
                 (true, true) => {
-                    look(block, layout);
-                    WIPING.dealloc(block, layout);
+                    if !look(block, layout.size(), 1) {
+                        WIPING.dealloc(block, layout);
+                    }
                 }
                 (false, _) => WIPING.dealloc(block, layout),
             }

@@ -27,8 +27,9 @@ pub(crate) fn hidden(folder: &Path) -> Hidden {
 /// Says what this process finds in itself, and waits.
 pub(crate) fn barrier(name: &str) {
     let folder = folder();
-    let [raw, f32s, tokens]: Found = in_process(&hidden(&folder));
-    let line = format!("{} {raw} {f32s} {tokens} {}", std::process::id(), allocator::freed_with_canary());
+    let [raw, f32s, tokens, large]: Found = in_process(&hidden(&folder));
+    let [freed, freed_large] = allocator::freed_with_canary();
+    let line = format!("{} {raw} {f32s} {tokens} {large} {freed} {freed_large}", std::process::id());
     std::fs::write(folder.join("new"), line).unwrap();
     std::fs::rename(folder.join("new"), folder.join(name)).unwrap();
     let (began, open) = (Instant::now(), folder.join(format!("{name}-on")));

@@ -6,6 +6,7 @@
 
 mod allocator;
 mod barrier;
+mod large;
 mod planted;
 mod scan;
 #[allow(dead_code, unreachable_pub)] // shared with the runs

@@ -11,6 +11,7 @@ use glasshouse_core::transcript::sha256;
 
 use crate::allocator;
 use crate::barrier::{BARRIER_AT, barrier, folder, hidden};
+use crate::large;
 use crate::ways::way_out;
 
 /// Long enough to get to the barrier within it.
@@ -36,6 +37,7 @@ pub(crate) struct Planted {
     raw: Box<[u8]>,
     f32s: Box<[f32]>,
     tokens: Box<[u32]>,
+    large: [Vec<u8>; 2],
     done: u64,
 }
 
@@ -67,6 +69,7 @@ impl Workload for Planted {
             tokens.push(u32::from(*byte));
         }
         (self.raw, self.f32s, self.tokens) = (raw.into(), f32s.into(), tokens.into());
+        self.large = large::planted(&canary);
         self.sealed = Some(canary);
         Ok(())
     }
@@ -94,7 +97,7 @@ impl Workload for Planted {
 
     fn release(&mut self) -> Result<(), WorkloadError> {
         self.sealed = None;
-        (self.raw, self.f32s, self.tokens) = Default::default();
+        (self.raw, self.f32s, self.tokens, self.large) = Default::default();
         Ok(())
     }
 }

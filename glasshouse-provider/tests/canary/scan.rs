@@ -11,10 +11,13 @@ use std::process::{Command, Stdio};
 #[derive(Clone, Copy)]
 pub(crate) struct Hidden(pub(crate) [u8; 64]);
 
-/// How often it was found: as it is, as f32 values, as token ids.
-pub(crate) type Found = [u64; 3];
+/// How often it was found: as it is, as f32 values, as token ids; and backwards after its first byte, as large blocks have it,
+/// so that they are told from others.
+pub(crate) type Found = [u64; 4];
 
-pub(crate) const ENCODINGS: [&str; 3] = ["raw", "f32", "token ids"];
+pub(crate) const ENCODINGS: [&str; 4] = ["raw", "f32", "token ids", "in large blocks"];
+/// Of these, the large blocks'.
+pub(crate) const LARGE: usize = 3;
 /// The longest encoding: 64 values of four bytes.
 const LONGEST: usize = 256;
 const PAGE: usize = 4096;
@@ -22,7 +25,7 @@ const PAGE: usize = 4096;
 /// Finds that begin in the first `begins` bytes.
 pub(crate) fn count(bytes: &[u8], canary: &Hidden, begins: usize) -> Found {
     static ZEROS: [u8; PAGE] = [0; PAGE];
-    let mut found = [0; 3];
+    let mut found = [0; 4];
     for page in (0..begins).step_by(PAGE) {
         let end = begins.min(page + PAGE);
         // Most of a process is zeros, and the canary's own first bytes are none.
@@ -34,6 +37,7 @@ pub(crate) fn count(bytes: &[u8], canary: &Hidden, begins: usize) -> Found {
         for at in places_of(&bytes[page..end], first) {
             found[0] += u64::from(is_at(bytes, page + at, canary, 0));
             found[2] += u64::from(is_at(bytes, page + at, canary, 2));
+            found[LARGE] += u64::from(is_at(bytes, page + at, canary, LARGE));
         }
         let third = f32::from(first).to_le_bytes()[2];
         let until = bytes.len().min(end + 2);
@@ -60,6 +64,7 @@ fn is_at(bytes: &[u8], at: usize, canary: &Hidden, encoding: usize) -> bool {
     match encoding {
         0 => bytes[at] == !canary.0[0] && values.enumerate().all(|(i, value)| bytes.get(at + i) == Some(&value)),
         1 => values.enumerate().all(|(i, value)| word(at + 4 * i) == Some(f32::from(value).to_bits())),
+        LARGE => values.enumerate().all(|(i, value)| bytes.get(at + (64 - i) % 64) == Some(&value)),
         _ => values.enumerate().all(|(i, value)| word(at + 4 * i) == Some(u32::from(value))),
     }
 }
@@ -82,7 +87,7 @@ fn mappings(process: &str) -> Vec<(usize, usize, bool)> {
 
 /// Reads this process where it is, secret memory and stacks included.
 pub(crate) fn in_process(canary: &Hidden) -> Found {
-    let mut sum = [0; 3];
+    let mut sum = [0; 4];
     for (from, to, _) in mappings("self") {
         // SAFETY: a readable mapping that was there a moment ago. The other threads of the test wait meanwhile; what they
         // might write is only compared.
@@ -95,7 +100,7 @@ pub(crate) fn in_process(canary: &Hidden) -> Found {
 /// Reads another process through the kernel, as root can.
 pub(crate) fn through_proc(pid: u32, canary: &Hidden) -> Found {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
-    let (mut sum, mut window) = ([0; 3], vec![0; 1 << 20]);
+    let (mut sum, mut window) = ([0; 4], vec![0; 1 << 20]);
     for (from, to, is_secret) in mappings(&pid.to_string()) {
         let mut at = from;
         while at < to {

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::barrier::{BARRIER_AT, FOLDER, hidden};
 use crate::planted;
-use crate::scan::{ENCODINGS, Found, Hidden, in_core, through_proc};
+use crate::scan::{ENCODINGS, Found, Hidden, LARGE, in_core, through_proc};
 use crate::support::{
     FIXED_MEASUREMENT, Listener, MEASURES_NOTHING, Test, block_on, container, eventually, kill, skip,
 };
@@ -30,6 +30,7 @@ pub(crate) const TESTS: &[Test] = &[
 
 pub(crate) const QUICK: &[&str] =
     &["return", "error", "panic", "allocation", "device", "sigterm", "sigint", "sighup", "sigquit", "steps"];
+const CORE: &str = "a core of gcore's";
 /// The end of a lease; and an owner who is gone, which leaves a segment four seconds.
 pub(crate) const WAITING: &[&str] = &["lease", "owner-gone"];
 
@@ -77,7 +78,8 @@ struct Way {
 /// What was found on one side: by the process itself, through `/proc`, in a core; and by the allocator.
 struct Seen {
     views: Vec<(&'static str, Found)>,
-    freed_with_canary: u64,
+    /// Small blocks, and large ones.
+    freed_with_canary: [u64; 2],
 }
 
 pub(crate) fn the_allocator_is_in_place() {
@@ -103,23 +105,32 @@ pub(crate) fn wiped_two_at_a_time(names: &[&str]) {
 fn wiped(name: &str) {
     let [before, after] = scanned(name, way(name));
     for (view, found) in &before.views {
-        let cannot = ENCODINGS.iter().zip(found).filter(|(_, found)| **found == 0).map(|(name, _)| *name);
+        let cannot = ENCODINGS[..LARGE].iter().zip(found).filter(|(_, found)| **found == 0).map(|(name, _)| *name);
         assert_eq!(cannot.collect::<Vec<_>>(), Vec::<&str>::new(), "{name}: {view} cannot see these while training");
+        large_ones_are_seen(view, found);
         println!("  {name}: while training {view} finds {found:?} of {ENCODINGS:?}");
     }
     for (view, found) in &after.views {
-        assert_eq!(*found, [0; 3], "{name}: {view} finds the canary after zeroization");
+        assert_eq!(*found, [0; 4], "{name}: {view} finds the canary after zeroization");
     }
-    assert_eq!(after.freed_with_canary, 0, "{name}: blocks were freed with the canary in them");
+    assert_eq!(after.freed_with_canary, [0; 2], "{name}: blocks were freed with the canary in them");
+}
+
+/// Dumps leave large blocks out; every other view has both of them.
+fn large_ones_are_seen(view: &str, found: &Found) {
+    let dumped = view == CORE;
+    assert_eq!(found[LARGE], if dumped { 0 } else { 2 }, "{view}: copies in large blocks");
 }
 
 /// The same with the zero-on-free allocator turned off: then these scans must find something, or they show nothing.
 pub(crate) fn without_wiping_it_is_found() {
     let [_, after] = scanned("unwiped", way("unwiped"));
-    assert!(after.freed_with_canary > 0, "the allocator's look at freed blocks sees nothing");
+    let [small, large] = after.freed_with_canary;
+    assert!(small > 0 && large == 2, "the allocator's look at freed blocks sees too little: {small}, {large}");
     for (view, found) in &after.views {
         println!("  unwiped: after zeroization {view} finds {found:?} of {ENCODINGS:?}");
-        assert!(found.iter().sum::<u64>() > 0, "{view} has no power");
+        assert!(found[..LARGE].iter().sum::<u64>() > 0, "{view} has no power");
+        large_ones_are_seen(view, found);
     }
 }
 
@@ -170,7 +181,8 @@ fn scanned(name: &str, way: Way) -> [Seen; 2] {
     assert_eq!(ended.is_ok(), good, "{name}: {:?}", ended.as_ref().err());
     // Where it was turned off, the allocator does not count as installed.
     if let (Ok(report), "return") = (ended, name) {
-        assert!(report.receipt.unwrap().large_blocks.is_some(), "a protected segment guards large blocks");
+        let large = report.receipt.unwrap().large_blocks.expect("a protected segment guards large blocks");
+        assert!(large.peak_bytes >= 40 << 20, "{large:?}");
     }
     [before, after]
 }
@@ -181,17 +193,17 @@ fn seen_at(barrier: &str, folder: &Path, canary: &Hidden, core: bool) -> (u32, S
     eventually("the barrier is reached", Duration::from_secs(120), || path.exists());
     let text = std::fs::read_to_string(&path).unwrap();
     let numbers: Vec<u64> = text.split_whitespace().map(|number| number.parse().unwrap()).collect();
-    let [pid, raw, f32s, tokens, freed_with_canary] = numbers[..] else { panic!("{text}") };
+    let [pid, raw, f32s, tokens, large, freed, freed_large] = numbers[..] else { panic!("{text}") };
     let pid = u32::try_from(pid).unwrap();
-    let mut views = vec![("the process itself", [raw, f32s, tokens])];
+    let mut views = vec![("the process itself", [raw, f32s, tokens, large])];
     views.push(("/proc/PID/mem", through_proc(pid, canary)));
     match core.then(|| in_core(pid, folder, canary)) {
-        Some(Some(found)) => views.push(("a core of gcore's", found)),
+        Some(Some(found)) => views.push((CORE, found)),
         Some(None) => skip("gcore", "no gcore here (install gdb), so no core is looked at"),
         None => println!("  no core: the segment has too little time left for gdb"),
     }
     println!("  {barrier} of process {pid}: barrier and scans took {:?}", began.elapsed());
-    (pid, Seen { views, freed_with_canary })
+    (pid, Seen { views, freed_with_canary: [freed, freed_large] })
 }
 
 fn parent_of(pid: u32) -> u32 {

@@ -11,15 +11,16 @@ use glasshouse_core::job::Budget;
 use glasshouse_core::record::{self, RecordError};
 use glasshouse_provider::LocalProvider;
 use glasshouse_provider::run::{ProtectedRun, RunEvent};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::{self, Ran, UNITS};
 use super::net::{Rng, Storm};
 use super::plan::{FullDisk, Moments, Plan, Room};
 use super::restart::Restarting;
-use super::second::knock;
-use super::wall::WALL;
+use super::second::{Knocks, knock};
+use super::wall::{self, WALL};
 use crate::durable::full_beyond;
 use crate::support::{FIXED_MEASUREMENT, MEASURES_NOTHING, block_on, children_of, container, eventually};
 use crate::tapped::Tapped;
@@ -45,11 +46,13 @@ pub(super) struct Came {
     pub(super) said: String,
     pub(super) seconds: f64,
     pub(super) messages: usize,
-    /// A disk was full for a while, and somebody wanted to write.
-    pub(super) full: bool,
+    /// Writes that were refused because the disk was full.
+    pub(super) full: u64,
     pub(super) restarted: bool,
-    /// How often others were refused.
+    /// How often others were refused who do not know the launch secret.
     pub(super) refused: u64,
+    /// How often someone with the launch secret asked and was answered.
+    pub(super) known: u64,
 }
 
 /// What happens to the machines, besides what `weather` does from outside.
@@ -62,11 +65,14 @@ struct Trouble {
     agent: Mutex<Option<std::net::SocketAddr>>,
     full: AtomicBool,
     restarted: AtomicBool,
+    refused_writes: AtomicU64,
     knocking: AtomicBool,
-    refused: AtomicU64,
+    knocks: Knocks,
+    spawned: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
 pub(crate) fn owner(folder: &Path) {
+    wall::it_moves();
     let seed: u64 = std::env::var(SEED).unwrap().parse().unwrap();
     let (plan, store) = (Plan::new(seed), folder.join("out/gate/gate.store"));
     let storm = Arc::new(Storm::with_rate(Rng::new(seed), plan.rate, store.clone()));
@@ -90,8 +96,10 @@ pub(crate) fn owner(folder: &Path) {
             agent: Mutex::default(),
             full: AtomicBool::new(false),
             restarted: AtomicBool::new(false),
+            refused_writes: AtomicU64::new(0),
             knocking: AtomicBool::new(false),
-            refused: AtomicU64::new(0),
+            knocks: Knocks::default(),
+            spawned: Mutex::default(),
         }
     });
     let (on_event, home, mut moments) = (Arc::clone(&trouble), folder.to_owned(), Moments::default());
@@ -108,8 +116,18 @@ pub(crate) fn owner(folder: &Path) {
         .on_event(move |event| on_event.happens(&home, &event, &mut moments))
         .leave_signals();
     let began = Instant::now();
-    let outcome = block_on(async { tokio::time::timeout(STUCK, run.run()).await });
-    let took = began.elapsed();
+    let (outcome, took) = block_on(async {
+        let outcome = tokio::time::timeout(STUCK, run.run()).await;
+        let took = began.elapsed();
+        tokio::time::sleep(Duration::from_millis(20)).await; // for signals that are on their way
+        let spawned: Vec<_> = trouble.spawned.lock().unwrap().drain(..).collect();
+        for task in spawned {
+            task.abort();
+            let ended = task.await;
+            assert!(!ended.is_err_and(|error| error.is_panic()), "a trouble of this storm panicked");
+        }
+        (outcome, took)
+    });
     roomy();
     std::fs::write(folder.join(OVER), "").unwrap();
     let outcome = outcome.unwrap_or_else(|_| panic!("it is stuck past its deadline"));
@@ -122,9 +140,10 @@ pub(crate) fn owner(folder: &Path) {
         said: outcome.as_ref().map_or_else(ToString::to_string, |_| "done".to_owned()),
         seconds: took.as_secs_f64(),
         messages: storm.messages.load(SeqCst),
-        full: trouble.full.load(SeqCst),
+        full: trouble.refused_writes.load(SeqCst),
         restarted: trouble.restarted.load(SeqCst),
-        refused: trouble.refused.load(SeqCst),
+        refused: trouble.knocks.refused.load(SeqCst),
+        known: trouble.knocks.known.load(SeqCst),
     };
     println!("{}", serde_json::to_string(&came).unwrap());
 }
@@ -133,17 +152,18 @@ impl Trouble {
     fn happens(self: &Arc<Self>, folder: &Path, event: &RunEvent, moments: &mut Moments) {
         let Some(now) = moments.of(event) else { return };
         if let Some(disk) = self.plan.disk.filter(|disk| disk.at == now) {
-            self.fills_up(folder, disk);
+            Arc::clone(self).fills_up(folder, disk);
         }
         if self.plan.restart == Some(now) {
             let trouble = Arc::clone(self);
-            tokio::spawn(async move {
+            let task = tokio::spawn(async move {
                 let after = trouble.rng.millis(0, 300);
                 if let Some(address) = trouble.provider.restart(after).await {
                     *trouble.moved.lock().unwrap() = Some(address);
                     trouble.restarted.store(true, SeqCst);
                 }
             });
+            self.spawned.lock().unwrap().push(task);
         }
         let agent = *self.agent.lock().unwrap();
         if let (true, Some(agent), Some(secret)) = (self.plan.others, agent, self.provider.launch_secret())
@@ -151,11 +171,12 @@ impl Trouble {
         {
             let (trouble, secret) = (Arc::clone(self), self.plan.one_knows.then_some(secret));
             let rng = Rng::new(self.rng.below(usize::MAX) as u64);
-            tokio::spawn(async move { knock(rng, agent, secret, &trouble.storm, &trouble.refused).await });
+            let task = tokio::spawn(async move { knock(rng, agent, secret, &trouble.storm, &trouble.knocks).await });
+            self.spawned.lock().unwrap().push(task);
         }
     }
 
-    fn fills_up(&self, folder: &Path, disk: FullDisk) {
+    fn fills_up(self: Arc<Self>, folder: &Path, disk: FullDisk) {
         let length = |name: &str| std::fs::metadata(folder.join(name)).map_or(0, |file| file.len());
         full_beyond(Some(match disk.room {
             Room::Nothing => 0,
@@ -163,6 +184,15 @@ impl Trouble {
             Room::Artifact(bytes) => length("out/gate/gate.store").max(bytes),
         }));
         self.full.store(true, SeqCst);
+        // Each write that is refused comes with it (setrlimit(2)); those at the same time may come with one.
+        let mut refused = signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).unwrap();
+        let trouble = Arc::clone(&self);
+        let task = tokio::spawn(async move {
+            while refused.recv().await.is_some() {
+                trouble.refused_writes.fetch_add(1, SeqCst);
+            }
+        });
+        self.spawned.lock().unwrap().push(task);
         if let Some(lasts) = disk.lasts {
             std::thread::spawn(move || {
                 std::thread::sleep(lasts);

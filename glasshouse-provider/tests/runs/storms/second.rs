@@ -36,9 +36,18 @@ pub(crate) fn second(folder: &Path) {
     println!("{}", serde_json::to_string(&[gate.err(), run.err()]).unwrap());
 }
 
+/// How others fared at the agent's door.
+#[derive(Default)]
+pub(super) struct Knocks {
+    /// Refused, without the launch secret.
+    pub(super) refused: AtomicU64,
+    /// Answered, with it.
+    pub(super) known: AtomicU64,
+}
+
 /// Knocks until it is let go of. Whoever has another secret gets nothing at all. Whoever has the right one takes the
 /// agent's ear, as the newest owner, and so spoils the run, but gets no key and no result.
-pub(super) async fn knock(rng: Rng, agent: SocketAddr, secret: Option<Secret<32>>, storm: &Storm, refused: &AtomicU64) {
+pub(super) async fn knock(rng: Rng, agent: SocketAddr, secret: Option<Secret<32>>, storm: &Storm, knocks: &Knocks) {
     let id = SegmentId::new("protected-0").unwrap();
     let endpoint = Endpoint::Direct(agent);
     let stranger = AgentClient::new(&endpoint, &Secret::take(&mut [8; 32])).unwrap();
@@ -63,7 +72,11 @@ pub(super) async fn knock(rng: Rng, agent: SocketAddr, secret: Option<Secret<32>
             _ => knowing.records(&id, None, Duration::ZERO).await.err(),
         };
         let code = error.as_ref().and_then(|error| error.refused()).map(|refused| refused.code);
-        refused.fetch_add(u64::from(code.is_some_and(|code| code != WireCode::NoSuchSegment)), SeqCst);
+        let refused = u64::from(code.is_some_and(|code| code != WireCode::NoSuchSegment));
+        match who {
+            0 => knocks.refused.fetch_add(refused, SeqCst),
+            _ => knocks.known.fetch_add(u64::from(error.is_none() || code.is_some()), SeqCst),
+        };
     }
 }
 

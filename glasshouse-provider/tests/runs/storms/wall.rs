@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::ClockId;
 
@@ -23,6 +24,24 @@ pub(super) fn set(file: &Path, millis: i64) {
 /// Lets this process's own be so far off.
 pub(crate) fn set_here(millis: i64) {
     HERE.store(millis, Relaxed);
+}
+
+/// The wall clock of the process that calls this is another one than the machine's, in the standard library's eyes as well, and
+/// its other clocks are not. Otherwise storms with clocks that jump have none.
+pub(super) fn it_moves() {
+    let machine = || rustix::time::clock_gettime(ClockId::Realtime).tv_sec;
+    let seen = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let (file, monotonic) = (off() / 1000, Instant::now());
+    assert!((seen() - machine() - file).abs() <= 2, "off by {} s and not {file}", seen() - machine());
+    // Where a file says by how much, this is not asked.
+    if std::env::var_os(WALL).is_none() {
+        for millis in [3_600_000, -3_600_000] {
+            set_here(millis);
+            assert!((seen() - machine() - millis / 1000).abs() <= 2, "off by {} s", seen() - machine());
+        }
+        set_here(0);
+    }
+    assert!(monotonic.elapsed() < Duration::from_secs(60));
 }
 
 static HERE: AtomicI64 = AtomicI64::new(0);

@@ -1,26 +1,22 @@
 //! What happens to the machines of a storm from outside: clocks that jump, processes that sleep, and a second owner.
 
 use std::io::Read as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::each_seed;
 use super::machine::{Came, OVER, OWNER, RUNTIME_WALL, SECOND_IS_HERE, SEED, STUCK};
 use super::net::Rng;
 use super::plan::Plan;
 use super::second::SECOND;
-use super::seeds;
 use super::wall::{self, WALL};
 use crate::support::{children_of, kill};
 
 const SEEDS: u64 = 16;
-/// Runs mostly wait.
-const AT_ONCE: usize = 6;
 
 #[derive(Debug, Default)]
 struct Tally {
@@ -33,35 +29,16 @@ struct Tally {
     full: u64,
     restarted: u64,
     refused: u64,
+    known: u64,
     second_owners: u64,
     longest: f64,
 }
 
 pub(super) fn storms_of_machines() {
-    let seeds = seeds(SEEDS);
-    let (next, runs) = (AtomicU64::new(seeds.start), seeds.end - seeds.start);
-    let (tally, failed) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
-    let began = Instant::now();
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, SeqCst);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    if catch_unwind(AssertUnwindSafe(|| one(seed, &tally))).is_err() {
-                        failed.lock().unwrap().push(seed);
-                    }
-                }
-            });
-        }
-    });
-    let (tally, failed) = (tally.into_inner().unwrap(), failed.into_inner().unwrap());
-    println!("  {runs} storms in {:.1?}: {tally:?}", began.elapsed());
-    assert!(failed.is_empty(), "seeds {failed:?}: run each with GLASSHOUSE_STORM_SEED");
+    let (runs, tally) = each_seed(SEEDS, one);
     // Everything happened, and did not keep good runs from their end.
-    let happened = [tally.jumps + tally.sleeps, tally.full, tally.restarted, tally.refused, tally.second_owners];
+    let happened =
+        [tally.jumps, tally.sleeps, tally.full, tally.restarted, tally.refused, tally.known, tally.second_owners];
     assert!(runs < SEEDS || (tally.done >= runs / 8 && !happened.contains(&0) && tally.unattested > 0), "{tally:?}");
 }
 
@@ -115,9 +92,10 @@ fn one(seed: u64, tally: &Mutex<Tally>) {
     tally.messages += came.messages;
     tally.jumps += jumps;
     tally.sleeps += sleeps;
-    tally.full += u64::from(came.full);
+    tally.full += u64::from(came.full > 0);
     tally.restarted += u64::from(came.restarted);
     tally.refused += came.refused;
+    tally.known += came.known;
     tally.second_owners += seconds;
     tally.longest = tally.longest.max(came.seconds);
 }

@@ -194,7 +194,13 @@ pub struct Answers(pub Arc<Journal>);
 #[async_trait]
 impl Dial for Answers {
     async fn dial(&self, at: &Endpoint, secret: &Secret<32>) -> Result<(AgentClient, String), ClientError> {
-        let name = self.0.open_entries().pop().map(|entry| entry.name).unwrap_or_default();
+        let name = self
+            .0
+            .open_entries()
+            .into_iter()
+            .max_by_key(|entry| entry.asked_at)
+            .map(|entry| entry.name)
+            .unwrap_or_default();
         Ok((AgentClient::new(at, secret)?, name))
     }
 }

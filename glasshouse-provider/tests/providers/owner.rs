@@ -261,6 +261,8 @@ async fn a_new_key_closes_what_it_has_shown() {
 async fn a_panic_over_one_holds_up_no_other() {
     let owner = owner(cards(2), |supervisor| supervisor);
     let first = owner.supervisor.rent(&request()).await.unwrap();
+    // Agents answer for what was asked for last, by the millisecond.
+    std::thread::sleep(Duration::from_millis(5));
     let second = owner.supervisor.rent(&request()).await.unwrap();
     let _killed = [first, second].map(std::mem::ManuallyDrop::new);
     owner.provider.fail(Call::Find, [Fault::Panics]);

@@ -127,24 +127,22 @@ async fn finish(
         }
     });
     segments.await;
-    if let Some(own_end) = own_end {
-        // Nothing of the owner's is left in here that is not sealed. What is left is the allocation, and its price.
-        if !letting_go.is_done() {
-            // The other thread asks, and ends this process.
-            return std::future::pending().await;
+    let removing = match own_end {
+        None => letting_go,
+        // The other thread asks, and ends this process.
+        Some(_) if !letting_go.is_done() => return std::future::pending().await,
+        Some(own_end) => {
+            // Nothing of the owner's is left in here that is not sealed. What is left is the allocation, and its price.
+            tokio::select! {
+                () = end_allocation(&own_end) => {}
+                // A signal, for one: whoever sends it ends the container.
+                () = told => {}
+            }
+            InTime::or(limit, give_up)
         }
-        tokio::select! {
-            () = end_allocation(&own_end) => {}
-            // A signal, for one: whoever sends it ends the container.
-            () = told => {}
-        }
-        let removing = InTime::or(limit, give_up);
-        let _ = std::fs::remove_dir_all(scratch);
-        removing.is_done();
-    } else {
-        let _ = std::fs::remove_dir_all(scratch);
-        letting_go.is_done();
-    }
+    };
+    let _ = std::fs::remove_dir_all(scratch);
+    removing.is_done();
 }
 
 /// Something that is done in time, or else: by a thread of its own, since what is waited for may hold this one.

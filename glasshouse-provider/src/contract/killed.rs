@@ -19,6 +19,7 @@ use crate::supervisor::{Journal, JournalError, OwnerTag, Reaped, Supervisor};
 const FEWEST: usize = 8;
 /// Owners that are killed at once, where any number could be. Nearly all of it is waiting.
 const MOST_AT_ONCE: usize = 8;
+
 /// Kills owners before and after each of their calls, `at_once` of them at a time, and has the next one reap.
 pub(super) async fn at_every_call<B: Bench>(bench: &impl AsyncFn() -> B, at_once: usize) -> Result<(), String> {
     let mut cases = (1..).flat_map(|call| [(call, When::Before), (call, When::After)]);

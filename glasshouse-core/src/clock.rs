@@ -25,6 +25,11 @@ impl UnixMillis {
         self.after(WALL_TOLERANCE) < earlier
     }
 
+    /// The time so long after 1970, stopping at the end of time.
+    pub fn since_epoch(time: Duration) -> Self {
+        Self(0).after(time)
+    }
+
     /// Later by `by`, stopping at the end of time.
     #[must_use]
     pub fn after(self, by: Duration) -> Self {

@@ -32,7 +32,7 @@ pub(crate) fn boot_micros() -> u64 {
 /// The wall clock; zero on a machine set before 1970, which every staleness check then refuses.
 pub(crate) fn wall() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    UnixMillis::since_epoch(since)
 }
 
 /// The wall clock as it stood once, and the boot clock since: times that are compared with each other are told by one of

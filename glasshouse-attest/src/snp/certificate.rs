@@ -97,9 +97,7 @@ impl Certificate {
 
     /// `notBefore` and `notAfter`, both inclusive.
     pub(super) fn validity(&self) -> [UnixMillis; 2] {
-        let millis = |time: x509_cert::time::Time| {
-            UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
-        };
+        let millis = |time: x509_cert::time::Time| UnixMillis::since_epoch(time.to_unix_duration());
         [millis(self.tbs.validity().not_before), millis(self.tbs.validity().not_after)]
     }
 

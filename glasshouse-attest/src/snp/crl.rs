@@ -107,5 +107,5 @@ fn parse(der: &[u8]) -> Result<Crl, &'static str> {
 }
 
 fn millis(time: Time) -> UnixMillis {
-    UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
+    UnixMillis::since_epoch(time.to_unix_duration())
 }

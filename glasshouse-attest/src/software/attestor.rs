@@ -105,5 +105,5 @@ impl Attestor for SoftwareAttestor {
 /// Wall clock of this machine; 0 before 1970.
 pub fn system_clock() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    UnixMillis::since_epoch(since)
 }

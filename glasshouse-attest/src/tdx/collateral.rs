@@ -129,7 +129,7 @@ fn of_time(time: Time) -> UnixMillis {
 }
 
 fn seconds(time: DateTime) -> UnixMillis {
-    UnixMillis(u64::try_from(time.unix_duration().as_millis()).unwrap_or(u64::MAX))
+    UnixMillis::since_epoch(time.unix_duration())
 }
 
 fn malformed(seen: &str) -> Refusal {

@@ -191,7 +191,7 @@ fn tells_revocation(certificate: &Certificate) -> bool {
 }
 
 fn millis(time: Time) -> UnixMillis {
-    UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
+    UnixMillis::since_epoch(time.to_unix_duration())
 }
 
 /// An integer's bytes without leading zeros.

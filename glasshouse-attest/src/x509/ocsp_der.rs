@@ -170,5 +170,5 @@ const fn explicit(number: u32) -> Tag {
 }
 
 fn millis(time: GeneralizedTime) -> UnixMillis {
-    UnixMillis(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
+    UnixMillis::since_epoch(time.to_unix_duration())
 }

@@ -6,6 +6,7 @@
 #   bash scripts/mutants.sh            # begins, or goes on
 #   bash scripts/mutants.sh --fresh    # begins again, with HEAD as it is now
 #   bash scripts/mutants.sh --list     # what survived so far
+#   bash scripts/mutants.sh core       # of one crate alone (core, train); behind --fresh as well
 #
 # MUTANTS_DIR (/tmp/mutants), MUTANTS_MINUTES (60), MUTANTS_NICE (19) and MUTANTS_TIMEOUT (240 s a mutant) may be set, and
 # BASELINE=skip once the tests are known to pass.
@@ -22,10 +23,14 @@ trap 'rm -rf "$TMPDIR"' EXIT
 
 command -v cargo-mutants >/dev/null || { echo "install it: cargo install --locked cargo-mutants --version 27.1.0"; exit 2; }
 list() { cat "$work"/out-*/mutants.out/missed.txt "$work"/out-*/mutants.out/timeout.txt 2>/dev/null | sort -u; }
+fresh=
 case ${1:-} in
   --list) list; exit 0 ;;
-  --fresh) rm -rf "$work/tree" "$work/out-core" "$work/out-train" ;;
+  --fresh) fresh=1; shift ;;
 esac
+only=${1:-}
+case $only in '' | core | train) ;; *) echo "core or train, not $only"; exit 2 ;; esac
+[ -z "$fresh" ] || rm -rf "$work/tree" "$work/out-${only:-core}" "$work/out-${only:-train}"
 mkdir -p "$work"
 if [ ! -d "$work/tree" ]; then
   mkdir "$work/tree"
@@ -37,6 +42,7 @@ echo "mutants of $(cat "$work/commit")"
 # A pass goes over what no pass before it has decided of some modules, with one set of test targets. 2 and 3 are mutants
 # that survived or hung; whatever else is not 0 is a broken tree.
 pass() { # pass NAME PACKAGE MODULES "TARGETS" ARGUMENTS OF THE TESTS...
+  [ -z "$only" ] || [ "$only" = "$1" ] || return 0
   local out=$work/out-$1 package=$2 modules=$3 targets=() left=$((ends - $(date +%s))) code=0 target
   for target in $4; do targets+=(--cargo-arg "$target"); done
   shift 4

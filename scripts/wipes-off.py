@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes single wipes, locks and checks of glasshouse-core out that cargo-mutants does not (it replaces functions and
+"""Takes single wipes, locks and checks out that cargo-mutants does not (it replaces functions and
 operators, not statements), one at a time, in a copy of HEAD, and looks whether the tests named beside it fail.
 
     python3 scripts/wipes-off.py [WORDS OF A NAME]     # WIPES_DIR: where the copy lies (/tmp/wipes-off)
@@ -11,7 +11,9 @@ import subprocess
 import sys
 
 SRC = "glasshouse-core/src/"
-LIB, LARGE, SESSION, PACKAGE = ["--lib"], ["--test=large_blocks"], ["--test=session", "--test=refusals"], ["--lib", "--test=package"]
+LIB, LARGE, SMALL, SESSION, PACKAGE = ["--lib"], ["--test=large_blocks"], ["--test=small_blocks"], ["--test=session", "--test=refusals"], ["--lib", "--test=package"]
+# Of glasshouse-provider: whole runs.
+CANARY = ["--test=canary"]
 # Name, file, what is there, what is put in its place, where it must be seen.
 OFF = [
     ("secret memory wiped when dropped", "secret/memory.rs", "        self.zeroize();\n", "", LIB),
@@ -46,6 +48,14 @@ OFF = [
     ("unlocked large blocks counted", "host_memory/large_blocks.rs", "    COUNTS.changed((0, true), (layout.size(), locked));", "    let _ = locked;\n    COUNTS.changed((0, true), (layout.size(), true));", LARGE),
     ("large blocks without pages of their own counted", "host_memory/large_blocks.rs", "        COUNTS.ordinary.fetch_add(size as u64, Relaxed);", "        let _ = size;", LARGE),
     ("refused blocks not counted", "host_memory/zero_on_free.rs", "if layout.size() >= LARGE && !block.is_null() {", "if layout.size() >= LARGE {", LARGE),
+    ("a small block that is freed", "host_memory/zero_on_free.rs", "            wipe(block, layout.size());\n", "            if !small_blocks::holds(block) {\n                wipe(block, layout.size());\n            }\n", SMALL),
+    ("a small block of zeros", "host_memory/zero_on_free.rs", "                unsafe { block.write_bytes(0, layout.size()) };\n", "", SMALL),
+    ("small blocks in pages of our own", "host_memory/zero_on_free.rs", "        small_blocks::begin();\n", "", SMALL),
+    ("small blocks locked", "host_memory/small_blocks.rs", "is_none_or(allotted) && self.reserved.lock(offset, bytes)", "is_none_or(allotted)", SMALL),
+    ("a quarter of the limit, and no more", "host_memory/small_blocks.rs", "AtomicUsize::new(limit / 4)", "AtomicUsize::new(limit)", SMALL),
+    ("unlocked pages of small blocks counted", "host_memory/small_blocks.rs", "            self.unlocked.fetch_add(bytes as u64, Relaxed);\n", "", SMALL),
+    ("small blocks without pages of our own counted", "host_memory/small_blocks.rs", "        ORDINARY.fetch_add(size as u64, Relaxed);\n", "        let _ = size;\n", SMALL),
+    ("a protected segment guards its blocks", "glasshouse-provider/src/segment/run.rs", "                ZeroOnFree::guard();\n", "", CANARY),
     ("a tensor's wipe", "traits/zeroizer.rs", "zeroize::Zeroize::zeroize(&mut **self);", "let _ = &mut **self;", LIB),
     ("the evidence's signature", "gate/session.rs", "        signed.verify(&message.event_key)?;\n", "", SESSION),
     ("the clocks at the answer", "gate/session.rs", "        check_clocks(pending.issued, now, self.config.challenge_ttl)?;\n", "        let _ = check_clocks;\n", SESSION),
@@ -88,7 +98,8 @@ def main() -> int:
     environment = dict(os.environ, CARGO_TARGET_DIR=str(work / "target"), CARGO_PROFILE_DEV_DEBUG="none", RUST_BACKTRACE="0")
 
     def passes(targets: list[str]) -> bool:
-        command = ["cargo", "test", "--quiet", "-p", "glasshouse-core", *targets, "--", "--skip", "overhead::", "--skip", "fit::"]
+        where = ["glasshouse-provider"] if targets == CANARY else ["glasshouse-core", "--", "--skip", "overhead::", "--skip", "fit::"]
+        command = ["cargo", "test", "--quiet", *targets, "-p", *where]
         ended = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
         if "could not compile" in ended.stderr:
             sys.exit(f"it does not compile:\n{ended.stderr}")
@@ -102,7 +113,7 @@ def main() -> int:
     for name, file, old, new, targets in OFF:
         if not all(word in name for word in sys.argv[1:]):
             continue
-        path = tree / SRC / file
+        path = tree / (file if file.startswith("glasshouse-") else SRC + file)
         whole = path.read_text()
         if whole.count(old) != 1:
             sys.exit(f"{name}: {file} has it {whole.count(old)} times; mend this list")

@@ -4,134 +4,35 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of a test
 #![allow(unsafe_code)] // an allocator is unsafe to call, and what lies in freed pages is read where it is
 
-use std::alloc::{GlobalAlloc as _, Layout, alloc, alloc_zeroed, dealloc, realloc};
-use std::io::BufRead as _;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+mod blocks;
 
+use std::alloc::{GlobalAlloc as _, Layout, alloc, alloc_zeroed, realloc};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use blocks::{
+    Block, LARGE, carry_out, flags, guard_with_a_lock_limit, guarded, kib, locked_kib, resident_kib, set_limit, steps,
+};
 use glasshouse_core::host_memory::{HostZeroizer, ZeroOnFree};
-use glasshouse_core::secret::{Ledger, Secret, SecretBuffer};
+use glasshouse_core::secret::{Ledger, SecretBuffer};
 use glasshouse_core::traits::{LargeBlocks, Zeroizer as _};
 use proptest::prelude::*;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use rustix::process::Resource;
 
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
-const LARGE: usize = 64 << 10;
 /// Names the limits under which a test of its own process runs.
 const CHILD: &str = "GLASSHOUSE_TEST_LIMITS";
 
-/// Counts and locks are the process's: one test at a time.
-fn guarded() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    ZeroOnFree::guard_large_blocks();
-    one
-}
-
-/// A block with its own pattern, which it must still have whenever it is looked at.
-struct Block {
-    at: *mut u8,
-    layout: Layout,
-    seed: u8,
-}
-
-impl Block {
-    fn new(size: usize, align: usize, seed: u8, zeroed: bool) -> Self {
-        let layout = Layout::from_size_align(size.max(1), align).unwrap();
-        // SAFETY: a layout that is not empty.
-        let at = unsafe { if zeroed { alloc_zeroed(layout) } else { alloc(layout) } };
-        assert!(!at.is_null() && at.addr().is_multiple_of(align));
-        if zeroed || ZeroOnFree::guards(at) {
-            // SAFETY: zeros by `alloc_zeroed`, or pages of its own, which are zeros until they are written.
-            assert!(unsafe { std::slice::from_raw_parts(at, layout.size()) }.iter().all(|byte| *byte == 0));
-        }
-        let mut block = Self { at, layout, seed };
-        block.write(0);
-        block
-    }
-
-    /// Bytes that repeat after 251, which divides no size here: what is moved by a page is seen.
-    fn write(&mut self, from: usize) {
-        // SAFETY: inside the block, which was written up to there.
-        unsafe { self.at.add(from).write_bytes(0, self.layout.size() - from) };
-        // SAFETY: the block is the caller's, and all of it is initialized.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(self.at, self.layout.size()) };
-        let period = period(self.seed);
-        bytes.chunks_mut(251).for_each(|chunk| chunk.copy_from_slice(&period[..chunk.len()]));
-    }
-
-    fn check(&self, size: usize) {
-        let period = period(self.seed);
-        // SAFETY: written in full when it was made or grown.
-        let bytes = unsafe { std::slice::from_raw_parts(self.at, size) };
-        assert!(bytes.chunks(251).all(|chunk| *chunk == period[..chunk.len()]));
-    }
-
-    fn resize(&mut self, size: usize) {
-        let old = self.layout.size();
-        // SAFETY: the block's own layout; the new size is not zero.
-        self.at = unsafe { realloc(self.at, self.layout, size.max(1)) };
-        assert!(!self.at.is_null());
-        self.layout = Layout::from_size_align(size.max(1), self.layout.align()).unwrap();
-        self.check(old.min(size));
-        self.write(old.min(size));
-    }
-}
-
-impl Drop for Block {
-    fn drop(&mut self) {
-        self.check(self.layout.size());
-        // SAFETY: allocated with this layout.
-        unsafe { dealloc(self.at, self.layout) };
-    }
-}
-
-fn period(seed: u8) -> [u8; 251] {
-    std::array::from_fn(|index| (index as u8).wrapping_mul(7).wrapping_add(seed) | 1)
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    New { size: usize, align: u32, zeroed: bool },
-    Resize { which: usize, size: usize },
-    Free { which: usize },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let size =
-        prop_oneof![4 => LARGE / 2..LARGE * 2, 3 => LARGE..20 * LARGE, 2 => LARGE - 2..LARGE + 2, 1 => 1..40 * LARGE];
-    let step = prop_oneof![
-        3 => (size.clone(), 0..18_u32, any::<bool>()).prop_map(|(size, align, zeroed)| Step::New { size, align, zeroed }),
-        3 => (any::<usize>(), size).prop_map(|(which, size)| Step::Resize { which, size }),
-        2 => any::<usize>().prop_map(|which| Step::Free { which }),
-    ];
-    proptest::collection::vec(step, 1..24)
-}
-
-fn carry_out(steps: Vec<Step>) {
-    let mut blocks: Vec<Block> = Vec::new();
-    for (seed, step) in steps.into_iter().enumerate() {
-        match step {
-            Step::New { size, align, zeroed } => blocks.push(Block::new(size, 1 << align, seed as u8, zeroed)),
-            Step::Resize { which, size } if !blocks.is_empty() => {
-                let which = which % blocks.len();
-                blocks[which].resize(size);
-            }
-            Step::Free { which } if !blocks.is_empty() => drop(blocks.swap_remove(which % blocks.len())),
-            Step::Resize { .. } | Step::Free { .. } => {}
-        }
-        blocks.iter().for_each(|block| block.check(block.layout.size()));
-    }
+fn sizes() -> impl Strategy<Value = usize> + Clone {
+    prop_oneof![4 => LARGE / 2..LARGE * 2, 3 => LARGE..20 * LARGE, 2 => LARGE - 2..LARGE + 2, 1 => 1..40 * LARGE]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn blocks_keep_their_contents_whatever_is_done(steps in steps()) {
+    fn blocks_keep_their_contents_whatever_is_done(steps in steps(sizes())) {
         let _one = guarded();
         carry_out(steps);
     }
@@ -184,8 +85,6 @@ fn blocks_own_their_pages() {
     pages.sort_unstable();
     pages.dedup();
     assert_eq!(pages.len(), 2 * blocks.len());
-    let small = vec![1_u8; LARGE - 1];
-    assert!(!ZeroOnFree::guards(small.as_ptr()));
     let huge = vec![1_u8; 3 << 20];
     assert!(huge.as_ptr().addr().is_multiple_of(2 << 20), "where a huge page may begin");
 }
@@ -290,37 +189,6 @@ fn a_forked_child_has_what_its_parent_had() {
     assert_eq!(status, 0);
 }
 
-/// What gdb writes, which reads `VmFlags` as the kernel's own dumps do.
-#[test]
-fn a_core_has_small_blocks_and_no_large_ones() {
-    let _one = guarded();
-    let canaries = [Secret::<64>::random().unwrap(), Secret::<64>::random().unwrap()];
-    let (mut small, mut large) = (vec![0_u8; 1000], vec![0_u8; 2 * LARGE]);
-    small[500..564].copy_from_slice(canaries[0].expose());
-    large[500..564].copy_from_slice(canaries[1].expose());
-    assert!(ZeroOnFree::guards(large.as_ptr()) && !ZeroOnFree::guards(small.as_ptr()));
-    let folder = tempfile::tempdir().unwrap();
-    let mut gcore = Command::new("gcore");
-    gcore.arg("-o").arg(folder.path().join("core")).arg(std::process::id().to_string()).stdin(Stdio::null());
-    let Ok(output) = gcore.output() else {
-        let must = std::env::var("GLASSHOUSE_NO_SKIPS").unwrap_or_default();
-        assert!(!must.contains("gcore") && must != "all", "gcore must not be left out here");
-        return eprintln!("SKIPPED: no gcore here (install gdb), so no core is looked at");
-    };
-    let core = std::fs::read(folder.path().join(format!("core.{}", std::process::id())));
-    let core = core.unwrap_or_else(|error| panic!("{error}; {}", String::from_utf8_lossy(&output.stderr)));
-    let found = canaries.map(|canary| count(&core, canary.expose()));
-    assert_eq!(found, [1, 0], "the small block's, and nothing of the large one's");
-}
-
-fn count(mut bytes: &[u8], wanted: &[u8; 64]) -> usize {
-    let mut found = 0;
-    while bytes.skip_until(wanted[0]).is_ok_and(|skipped| skipped > 0) {
-        found += usize::from(bytes.starts_with(&wanted[1..]));
-    }
-    found
-}
-
 /// In a process of its own under each limit; without one it has nothing to do.
 #[test]
 fn under_limits() {
@@ -332,17 +200,14 @@ fn under_limits() {
         }
         return;
     };
-    let set = |resource, bytes| {
-        setrlimit(resource, Rlimit { current: Some(bytes), maximum: getrlimit(resource).maximum }).unwrap();
-    };
     let (what, limit) = limits.split_once(' ').unwrap();
     let limit = limit.parse::<usize>().unwrap();
     match what {
-        "locked" => under_a_lock_limit(limit << 10, set),
-        "growing" => growing_under_a_lock_limit(limit << 10, set),
+        "locked" => under_a_lock_limit(limit << 10),
+        "growing" => growing_under_a_lock_limit(limit << 10),
         _ => {
-            set(Resource::As, (limit as u64) << 30);
-            ZeroOnFree::guard_large_blocks();
+            set_limit(Resource::As, (limit as u64) << 30);
+            ZeroOnFree::guard();
             // There are addresses left for the rest of the program: threads, maps of files.
             let left = Layout::from_size_align((limit << 29) - (2 << 30), 8).unwrap();
             // SAFETY: not empty, and given back as it is.
@@ -355,7 +220,7 @@ fn under_limits() {
             assert!(tally.ordinary_bytes >= 11 * LARGE as u64, "{tally:?}");
             assert_eq!(tally.peak_bytes, 0);
             let lines = HostZeroizer::new().zeroize().unwrap().not_covered;
-            assert!(lines.iter().any(|line| line.contains("had no pages of their own")), "{lines:?}");
+            assert!(lines.iter().any(|line| line.contains("had no pages of our own")), "{lines:?}");
         }
     }
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(8));
@@ -363,22 +228,13 @@ fn under_limits() {
         carry_out(steps);
         Ok(())
     };
-    runner.run(&steps(), carry_out).unwrap();
-}
-
-fn guard_with_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
-    set(Resource::Memlock, limit as u64);
-    // Root may lock without limit (`CAP_IPC_LOCK`).
-    let mut sets = capabilities(None).unwrap();
-    sets.effective.remove(CapabilitySet::IPC_LOCK);
-    set_capabilities(None, sets).unwrap();
-    ZeroOnFree::guard_large_blocks();
+    runner.run(&steps(sizes()), carry_out).unwrap();
 }
 
 /// A block that grows where it lies keeps its lock, and what it gains is locked beside it; where there is too little for all of
 /// it, all of it counts.
-fn growing_under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
-    guard_with_a_lock_limit(limit, set);
+fn growing_under_a_lock_limit(limit: usize) {
+    guard_with_a_lock_limit(limit);
     let (most, unlocked) = (limit / 2, || ZeroOnFree::large_blocks().unwrap().unlocked_peak_bytes);
     let old = Layout::from_size_align(most / 20 * 11, 8).unwrap();
     // SAFETY: a layout that is not empty; the block is grown and never freed, and its last page is not touched again.
@@ -397,8 +253,8 @@ fn growing_under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
     assert_eq!((at, unlocked()), (grown, most as u64 + 1), "all of it counts");
 }
 
-fn under_a_lock_limit(limit: usize, set: impl Fn(Resource, u64)) {
-    guard_with_a_lock_limit(limit, set);
+fn under_a_lock_limit(limit: usize) {
+    guard_with_a_lock_limit(limit);
     let half = limit / 2 / 1024;
     let tally = with(&[4 * LARGE, 4 * LARGE, 4 * LARGE, 16 * LARGE], || {
         assert_eq!(locked_kib(), half, "two of the first three, where there is a limit at all");
@@ -438,33 +294,4 @@ fn with(sizes: &[usize], look: impl Fn()) -> LargeBlocks {
 
 fn overcommits() -> bool {
     std::fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|text| text.trim() == "1")
-}
-
-fn locked_kib() -> usize {
-    kib(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmLck:")
-}
-
-fn resident_kib() -> usize {
-    kib(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmRSS:")
-}
-
-fn kib(text: &str, name: &str) -> usize {
-    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-    line.trim().trim_end_matches("kB").trim().parse().unwrap()
-}
-
-/// What the kernel says of the mapping that holds an address.
-fn flags(address: usize) -> String {
-    let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let mut inside = false;
-    for line in text.lines() {
-        if let Some((from, to)) = line.split_once(' ').and_then(|(range, _)| range.split_once('-'))
-            && let (Ok(from), Ok(to)) = (usize::from_str_radix(from, 16), usize::from_str_radix(to, 16))
-        {
-            inside = (from..to).contains(&address);
-        } else if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
-            return flags.to_owned();
-        }
-    }
-    panic!("no mapping holds {address:#x}");
 }

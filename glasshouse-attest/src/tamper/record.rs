@@ -197,6 +197,7 @@ pub(super) fn empty_receipt() -> Receipt {
         regions: Vec::new(),
         allocator_bytes: None,
         large_blocks: None,
+        small_blocks: None,
         unlocked_bytes: 0,
         key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,
         swapped_bytes: None,

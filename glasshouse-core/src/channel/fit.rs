@@ -115,6 +115,7 @@ mod tests {
             regions,
             allocator_bytes: None,
             large_blocks: None,
+            small_blocks: None,
             unlocked_bytes: 0,
             key_memory: crate::secret::KeyMemory::Locked,
             swapped_bytes: None,

@@ -212,6 +212,7 @@ mod tests {
                 regions: lines,
                 allocator_bytes: None,
                 large_blocks: None,
+                small_blocks: None,
                 unlocked_bytes: 0,
                 key_memory: crate::secret::KeyMemory::MemfdSecret,
                 swapped_bytes: None,

@@ -117,9 +117,8 @@ struct Space {
 impl Space {
     fn reserve() -> Option<Self> {
         REGION_BITS.iter().find_map(|bits| {
-            let reserved = Reserved::new(addresses(*bits), HUGE)?;
-            // Under a limit half of it, so that a package's own plaintext and keys, which are locked when they come, still
-            // can be.
+            let reserved = Reserved::new(addresses(*bits), HUGE, 2)?;
+            // Under a limit half of it: small blocks have a quarter, and a package's own plaintext and keys what is left.
             let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 2));
             let kept_at_most = (Reserved::machine_memory() / 16).min(MOST_KEPT);
             Some(Self { reserved, region_bits: *bits, kept_at_most, lockable })

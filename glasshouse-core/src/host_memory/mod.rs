@@ -3,6 +3,7 @@
 mod large_blocks;
 mod reserved;
 mod slots;
+mod small_blocks;
 mod zero_on_free;
 mod zeroizer;
 

@@ -1,4 +1,4 @@
-//! Addresses kept for large blocks, and what the kernel is asked to do with the pages there. The one file of this folder
+//! Addresses kept for blocks of the program's allocator, and what the kernel is asked to do with the pages there. The one file of this folder
 //! that maps memory.
 #![allow(unsafe_code)] // mapping, locking and advising memory take raw pointers
 
@@ -42,12 +42,13 @@ impl Reserved {
 
 #[cfg(target_os = "linux")]
 impl Reserved {
-    /// Reserves addresses without memory. Nothing where there are not as many to be had.
-    pub(super) fn new(bytes: usize, align: usize) -> Option<Self> {
+    /// Reserves addresses without memory. Nothing where there are not as many to be had, or it were more than a `part`th of
+    /// those that the process may have: the rest of the program needs some, too.
+    pub(super) fn new(bytes: usize, align: usize, part: usize) -> Option<Self> {
         let total = bytes.checked_add(align)?;
         let limit = getrlimit(Resource::As).current.and_then(|limit| usize::try_from(limit).ok());
-        if limit.is_some_and(|limit| total > limit / 2) {
-            return None; // the rest of the program needs some, too
+        if limit.is_some_and(|limit| limit.checked_div(part).is_none_or(|most| total > most)) {
+            return None;
         }
         // SAFETY: a null hint lets the kernel choose addresses that nothing else uses.
         let start =
@@ -138,7 +139,7 @@ fn keep_out_of_dumps(at: NonNull<u8>, bytes: usize) -> bool {
 /// Elsewhere nothing is zeroized for somebody else: there are no such addresses, and every block is an ordinary one.
 #[cfg(not(target_os = "linux"))]
 impl Reserved {
-    pub(super) fn new(_bytes: usize, _align: usize) -> Option<Self> {
+    pub(super) fn new(_bytes: usize, _align: usize, _part: usize) -> Option<Self> {
         None
     }
     pub(super) fn open(&self, _offset: usize, _bytes: usize) -> bool {
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn pages_that_cannot_be_mapped_anew_are_emptied() {
-        let reserved = Reserved::new(1 << 20, 2 << 20).unwrap();
+        let reserved = Reserved::new(1 << 20, 2 << 20, 2).unwrap();
         assert!(reserved.open(0, 1 << 17));
         let locked = reserved.lock(0, 1 << 17);
         let at = reserved.at(1 << 16, 1 << 16).unwrap();

@@ -2,12 +2,13 @@
 #![allow(unsafe_code)] // `GlobalAlloc` is an unsafe trait over raw pointers
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use super::large_blocks;
 use super::slots::LARGE;
-use crate::traits::LargeBlocks;
+use super::{large_blocks, small_blocks};
+use crate::traits::{LargeBlocks, SmallBlocks};
 
 /// A global allocator that wipes every block before it is freed, and never lets a growing block leave its old bytes
 /// behind. It covers what secret types cannot: tensors, tokenizers, serializers, the insides of dependencies.
@@ -27,9 +28,8 @@ use crate::traits::LargeBlocks;
 /// block of megabytes. Two things cost more than that: growing copies, where `realloc` could have moved pages (reserve
 /// ahead), and a large block that was never written is faulted in by the wipe.
 ///
-/// [`guard_large_blocks`](ZeroOnFree::guard_large_blocks) gives blocks of 64 KiB and more pages of their own, which core
-/// dumps leave out and which are locked as far as the limit allows. Smaller ones are wiped and no more than that: they
-/// share pages with whatever else the program has.
+/// [`guard`](ZeroOnFree::guard) puts blocks into pages of our own, which core dumps leave out and which are locked as far as
+/// the limit allows.
 ///
 /// Not covered: memory that C libraries take with `malloc` themselves, and stacks.
 pub struct ZeroOnFree<A = System> {
@@ -55,28 +55,35 @@ impl ZeroOnFree {
         })
     }
 
-    /// From now on, and for as long as the process lives, blocks of 64 KiB and more lie in pages of their own: left out of
-    /// core dumps, and locked (as they are touched) as far as `ulimit -l` allows, of which they take half at most. What could
-    /// not be had is counted, see [`large_blocks`](Self::large_blocks).
+    /// From now on, and for as long as the process lives, blocks lie in pages of our own: left out of core dumps, and locked
+    /// (as they are touched) as far as `ulimit -l` allows, of which they take three quarters at most. What could not be had is
+    /// counted, see [`large_blocks`](Self::large_blocks) and [`small_blocks`](Self::small_blocks). Blocks from before stay
+    /// where they are.
     ///
     /// A protected segment begins with it; owners, agents and raw segments do without, and pay nothing. Linux; elsewhere
     /// every block stays an ordinary one, and is counted as such.
-    pub fn guard_large_blocks() {
+    pub fn guard() {
         large_blocks::begin();
+        small_blocks::begin();
     }
 
-    /// What became of large blocks since [`guard_large_blocks`](Self::guard_large_blocks); nothing without it.
+    /// What became of blocks of 64 KiB and more since [`guard`](Self::guard); nothing without it.
     pub fn large_blocks() -> Option<LargeBlocks> {
         large_blocks::tally()
     }
 
-    /// Whether a block lies in pages of its own. An allocator that is put before this one has to hand such a block on.
-    pub fn guards(block: *const u8) -> bool {
-        large_blocks::holds(block)
+    /// What became of smaller blocks since [`guard`](Self::guard); nothing without it.
+    pub fn small_blocks() -> Option<SmallBlocks> {
+        small_blocks::tally()
     }
 
-    /// For tests: from now on this sees each large block, or what one lost, when it was wiped and before its pages go back. An
-    /// allocator under this one sees ordinary blocks only. The first one counts.
+    /// Whether a block lies in pages of our own. An allocator that is put before this one has to hand such a block on.
+    pub fn guards(block: *const u8) -> bool {
+        large_blocks::holds(block) || small_blocks::holds(block)
+    }
+
+    /// For tests: from now on this sees each guarded block, or what a large one lost, when it was wiped and before anyone else
+    /// can have it. An allocator under this one sees ordinary blocks only. The first one counts.
     #[doc(hidden)]
     pub fn look_after_wipe(look: fn(*const u8, usize)) {
         let _ = LOOK.set(look);
@@ -101,14 +108,12 @@ impl<A> ZeroOnFree<A> {
     }
 }
 
-// SAFETY: every block comes from `inner` with the layout asked for and goes back to it with the same layout, or is a large
-// one in pages of its own, as its address tells; in between it is only written within that layout. No method unwinds unless
+// SAFETY: every block comes from `inner` with the layout asked for and goes back to it with the same layout, or lies in pages of
+// our own, as its address tells; in between it is only written within that layout. No method unwinds unless
 // `inner` does.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= LARGE
-            && let Some(block) = large_blocks::take(layout)
-        {
+        if let Some(block) = guarded(layout) {
             return block.as_ptr();
         }
         // SAFETY: the caller's promise (a layout of non-zero size) is passed on.
@@ -116,23 +121,29 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= LARGE
-            && let Some(block) = large_blocks::take(layout)
-        {
-            return block.as_ptr(); // fresh pages, or wiped ones
+        if let Some(block) = guarded(layout) {
+            if layout.size() < LARGE {
+                // SAFETY: a fresh block of this size. A large one is fresh pages, or wiped ones.
+                unsafe { block.write_bytes(0, layout.size()) };
+            }
+            return block.as_ptr();
         }
         // SAFETY: the caller's promise is passed on. The system's fresh pages stay untouched.
         counted(unsafe { self.inner.alloc_zeroed(layout) }, layout)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller gives up a block of this layout that came from `alloc` here, and with that from `inner` or from
-        // the large blocks.
+        let large = layout.size() >= LARGE;
+        // SAFETY: the caller gives up a block of this layout that came from `alloc` here, and with that from where its address
+        // lies.
         unsafe {
             wipe(block, layout.size());
-            if layout.size() >= LARGE && large_blocks::holds(block) {
+            if large && large_blocks::holds(block) {
                 looked_at(block, layout.size());
                 large_blocks::give_back(block, layout.size());
+            } else if !large && small_blocks::holds(block) {
+                looked_at(block, layout.size());
+                small_blocks::give_back(block, layout);
             } else {
                 self.inner.dealloc(block, layout);
             }
@@ -172,10 +183,16 @@ fn looked_at(block: *const u8, size: usize) {
     }
 }
 
-/// An ordinary block, which a large one may be for want of pages of its own. One that was refused is none.
+fn guarded(layout: Layout) -> Option<NonNull<u8>> {
+    if layout.size() >= LARGE { large_blocks::take(layout) } else { small_blocks::take(layout) }
+}
+
+/// An ordinary block, for want of pages of our own. One that was refused is none.
 fn counted(block: *mut u8, layout: Layout) -> *mut u8 {
-    if layout.size() >= LARGE && !block.is_null() {
-        large_blocks::ordinary(layout.size());
+    match (block.is_null(), layout.size() >= LARGE) {
+        (true, _) => {}
+        (false, true) => large_blocks::ordinary(layout.size()),
+        (false, false) => small_blocks::ordinary(layout.size()),
     }
     block
 }

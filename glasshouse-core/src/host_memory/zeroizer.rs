@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::ZeroOnFree;
 use crate::secret::{KeyMemory, Ledger, Secret, SecretBuffer, Tally};
-use crate::traits::{LargeBlocks, Receipt, SecretRegion, WipedRegion, ZeroizeError, Zeroizer};
+use crate::traits::{LargeBlocks, Receipt, SecretRegion, SmallBlocks, WipedRegion, ZeroizeError, Zeroizer};
 
 /// The line by which a receipt of the host alone says so; a zeroizer that wipes a device too takes it out.
 pub const DEVICE_MEMORY_NOT_COVERED: &str = "memory of GPUs and other devices: only the host's memory was wiped";
@@ -74,15 +74,17 @@ impl Zeroizer for HostZeroizer {
         let swapped_bytes = swapped_bytes();
         let installed = ZeroOnFree::is_installed();
         let large_blocks = ZeroOnFree::large_blocks().filter(|_| installed);
+        let small_blocks = ZeroOnFree::small_blocks().filter(|_| installed);
         Ok(Receipt {
             zeroizer: self.name().to_owned(),
             regions,
             allocator_bytes: installed.then(ZeroOnFree::wiped_bytes),
             large_blocks,
+            small_blocks,
             unlocked_bytes: tally.unlocked_peak,
             key_memory: tally.key_memory,
             swapped_bytes,
-            not_covered: not_covered(&tally, installed, large_blocks, swapped_bytes),
+            not_covered: not_covered(&tally, installed, large_blocks.zip(small_blocks), swapped_bytes),
             millis: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
@@ -146,7 +148,7 @@ fn holders(tally: &Tally) -> String {
 fn not_covered(
     tally: &Tally,
     allocator_installed: bool,
-    large: Option<LargeBlocks>,
+    blocks: Option<(LargeBlocks, SmallBlocks)>,
     swapped: Option<u64>,
 ) -> Vec<String> {
     let mut lines = Vec::new();
@@ -158,7 +160,7 @@ fn not_covered(
         );
     }
     if allocator_installed {
-        lines.extend(ordinary_memory(large));
+        lines.extend(ordinary_memory(blocks));
     }
     if tally.session_keys > 0 {
         lines.push(format!(
@@ -190,28 +192,29 @@ fn not_covered(
 }
 
 /// What the allocator wiped when it was freed, and no more than that.
-fn ordinary_memory(large: Option<LargeBlocks>) -> Vec<String> {
+fn ordinary_memory(blocks: Option<(LargeBlocks, SmallBlocks)>) -> Vec<String> {
     let unguarded = "wiped when freed, but neither locked in memory nor left out of core dumps";
-    let Some(large) = large else {
-        return vec![format!("the program's own memory while in use: {unguarded} (ZeroOnFree::guard_large_blocks)")];
+    let Some((large, small)) = blocks else {
+        return vec![format!("the program's own memory while in use: {unguarded} (ZeroOnFree::guard)")];
     };
     let from = large.from_bytes;
-    let mut lines =
-        vec![format!("blocks of the program's allocator below {from} bytes, a tokenizer's among them: {unguarded}")];
-    if large.ordinary_bytes > 0 {
-        lines.push(format!(
-            "{} bytes of larger blocks, all together, had no pages of their own: {unguarded}",
-            large.ordinary_bytes
-        ));
-    }
-    if large.unlocked_peak_bytes > 0 {
-        lines.push(format!(
-            "swap: at most {} bytes of blocks from {from} bytes on could not be locked in memory at a time; raise the limit \
-             (ulimit -l)",
-            large.unlocked_peak_bytes
-        ));
-    }
-    lines
+    let ordinary = |bytes: u64, what: &str| {
+        let line = || format!("{bytes} bytes of {what}, all together, had no pages of our own: {unguarded}");
+        (bytes > 0).then(line)
+    };
+    let unlocked = |bytes: u64, what: &str| {
+        let advice = "could not be locked in memory at a time; raise the limit (ulimit -l)";
+        (bytes > 0).then(|| format!("swap: at most {bytes} bytes of {what} {advice}"))
+    };
+    [
+        ordinary(large.ordinary_bytes, &format!("blocks from {from} bytes on")),
+        ordinary(small.ordinary_bytes, "smaller blocks"),
+        unlocked(large.unlocked_peak_bytes, &format!("blocks from {from} bytes on")),
+        unlocked(small.unlocked_page_bytes, "pages of smaller blocks"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// `VmSwap` of `/proc/self/status` (proc_pid_status(5)), in bytes.
@@ -308,21 +311,26 @@ mod tests {
 
     #[test]
     fn each_limit_has_its_line() {
-        let guarded = LargeBlocks { from_bytes: 65_536, peak_bytes: 9, ..LargeBlocks::default() };
-        let small = "blocks of the program's allocator below 65536 bytes, a tokenizer's among them: wiped when freed, but \
-                     neither locked in memory nor left out of core dumps";
-        let always = [small, DEVICE_MEMORY_NOT_COVERED, STACKS_AND_KERNEL];
-        assert_eq!(not_covered(&Tally::default(), true, Some(guarded), Some(0)), always);
-        let lines = |large| not_covered(&Tally::default(), true, large, Some(0));
-        assert!(lines(None)[0].starts_with("the program's own memory while in use"));
-        assert!(lines(Some(LargeBlocks { ordinary_bytes: 5, ..guarded }))[1].starts_with("5 bytes of larger blocks"));
-        let unlocked = lines(Some(LargeBlocks { unlocked_peak_bytes: 7, ..guarded }));
-        assert!(unlocked[1].starts_with("swap: at most 7 bytes of blocks from 65536"), "{unlocked:?}");
-        let lines = |tally: Tally, swapped| not_covered(&tally, true, Some(guarded), swapped).swap_remove(1);
+        let large = LargeBlocks { from_bytes: 65_536, peak_bytes: 9, ..LargeBlocks::default() };
+        let small = SmallBlocks { below_bytes: 65_536, page_bytes: 9, ..SmallBlocks::default() };
+        let always = [DEVICE_MEMORY_NOT_COVERED, STACKS_AND_KERNEL];
+        assert_eq!(not_covered(&Tally::default(), true, Some((large, small)), Some(0)), always);
+        let line = |blocks| not_covered(&Tally::default(), true, blocks, Some(0)).swap_remove(0);
+        assert!(line(None).starts_with("the program's own memory while in use"));
+        let with = |large, small| line(Some((large, small)));
+        let ordinary = with(LargeBlocks { ordinary_bytes: 5, ..large }, small);
+        assert!(ordinary.starts_with("5 bytes of blocks from 65536 bytes on, all together"), "{ordinary}");
+        let unlocked = with(LargeBlocks { unlocked_peak_bytes: 7, ..large }, small);
+        assert!(unlocked.starts_with("swap: at most 7 bytes of blocks from 65536"), "{unlocked}");
+        let ordinary = with(large, SmallBlocks { ordinary_bytes: 6, ..small });
+        assert!(ordinary.starts_with("6 bytes of smaller blocks, all together"), "{ordinary}");
+        let unlocked = with(large, SmallBlocks { unlocked_page_bytes: 8, ..small });
+        assert!(unlocked.starts_with("swap: at most 8 bytes of pages of smaller blocks"), "{unlocked}");
+        let line = |tally: Tally, swapped| not_covered(&tally, true, Some((large, small)), swapped).swap_remove(0);
         let unlocked = Tally { unlocked_peak: 5, ..Tally::default() };
-        assert!(lines(unlocked, Some(0)).contains("at most 5 secret bytes"));
-        assert!(lines(Tally::default(), Some(4096)).starts_with("4096 bytes of this process in swap"));
-        assert!(lines(Tally::default(), None).contains("could not be read"));
+        assert!(line(unlocked, Some(0)).contains("at most 5 secret bytes"));
+        assert!(line(Tally::default(), Some(4096)).starts_with("4096 bytes of this process in swap"));
+        assert!(line(Tally::default(), None).contains("could not be read"));
     }
 
     #[test]

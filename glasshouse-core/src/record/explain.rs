@@ -137,6 +137,14 @@ fn events_claims(out: &mut Text, s: &VerifiedSession) {
             );
             out.claim(RuntimeAsserted, "memory", &text);
         }
+        if let Some(small) = receipt.small_blocks {
+            let text = format!(
+                "smaller blocks: in {} bytes of pages that core dumps leave out, {} of them not locked; {} bytes, all \
+                 together, in ordinary memory",
+                small.page_bytes, small.unlocked_page_bytes, small.ordinary_bytes
+            );
+            out.claim(RuntimeAsserted, "memory", &text);
+        }
         if let Some(bytes) = receipt.swapped_bytes.filter(|bytes| *bytes > 0) {
             out.claim(RuntimeAsserted, "in swap", &format!("{bytes} bytes of the process"));
         }

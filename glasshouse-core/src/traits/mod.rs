@@ -13,4 +13,4 @@ pub use provider::{
 };
 pub use verifier::{Appraisal, Binding, ClaimSource, LabelledClaim, Verifier};
 pub use workload::{ArtifactSink, Device, Inputs, Progress, Unit, Workload, WorkloadError};
-pub use zeroizer::{LargeBlocks, Receipt, SecretRegion, WipeTarget, WipedRegion, ZeroizeError, Zeroizer};
+pub use zeroizer::{LargeBlocks, Receipt, SecretRegion, SmallBlocks, WipeTarget, WipedRegion, ZeroizeError, Zeroizer};

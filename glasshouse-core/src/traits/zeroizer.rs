@@ -112,14 +112,29 @@ pub struct WipedRegion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LargeBlocks {
-    /// From which size on a block was large. Smaller ones were wiped when they were freed, and neither locked nor left out of
-    /// core dumps.
+    /// From which size on a block was large.
     pub from_bytes: u64,
     /// Alive in pages of their own, which core dumps leave out: the most at one time.
     pub peak_bytes: u64,
     /// Of these, not locked in memory: the most at one time.
     pub unlocked_peak_bytes: u64,
     /// Those that had no pages of their own, neither locked nor left out of core dumps: all together since the segment began.
+    pub ordinary_bytes: u64,
+}
+
+/// What became of the small blocks of the program's allocator: texts, token ids, what a tokenizer keeps. In bytes of the pages
+/// that they share, which stay for the next ones, so each is the most there ever was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmallBlocks {
+    /// Below which size a block was small.
+    pub below_bytes: u64,
+    /// Pages that held them, which core dumps leave out.
+    pub page_bytes: u64,
+    /// Of these, not locked in memory.
+    pub unlocked_page_bytes: u64,
+    /// Blocks that lay elsewhere, neither locked nor left out of core dumps: all together since the segment began, as the
+    /// program asked for them.
     pub ordinary_bytes: u64,
 }
 
@@ -137,6 +152,9 @@ pub struct Receipt {
     /// said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub large_blocks: Option<LargeBlocks>,
+    /// What became of its small blocks; absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub small_blocks: Option<SmallBlocks>,
     /// Bytes of keys and package plaintext that could not be locked in memory: the most at one time.
     pub unlocked_bytes: u64,
     /// Where the keys were; absent when there were none, and in receipts from before it was said.

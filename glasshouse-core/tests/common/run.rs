@@ -12,7 +12,9 @@ use glasshouse_core::overhead::{
     self, Attestation, Cleanup, Label, Measurement, Mode, Order, Protection, RateInterval, SegmentKind, SegmentSample,
 };
 use glasshouse_core::record::{CleanupProof, EvidenceRecord, Moment, RawSegmentRecord, SessionRecord, VERSION};
-use glasshouse_core::traits::{ClaimSource, Device, LabelledClaim, LargeBlocks, Progress, Receipt, Unit, WipedRegion};
+use glasshouse_core::traits::{
+    ClaimSource, Device, LabelledClaim, LargeBlocks, Progress, Receipt, SmallBlocks, Unit, WipedRegion,
+};
 
 use super::{World, now};
 
@@ -91,6 +93,12 @@ pub fn all_bodies(script: &Script, units: u64) -> Vec<EventBody> {
                     peak_bytes: 9,
                     unlocked_peak_bytes: 7,
                     ordinary_bytes: 5,
+                }),
+                small_blocks: Some(SmallBlocks {
+                    below_bytes: 65_536,
+                    page_bytes: 262_144,
+                    unlocked_page_bytes: 4,
+                    ordinary_bytes: 3,
                 }),
                 unlocked_bytes: 0,
                 key_memory: glasshouse_core::secret::KeyMemory::MemfdSecret,

@@ -376,6 +376,7 @@ mod tests {
             regions: Vec::new(),
             allocator_bytes: None,
             large_blocks: None,
+            small_blocks: None,
             unlocked_bytes: 0,
             key_memory: Default::default(),
             swapped_bytes: None,

@@ -185,7 +185,7 @@ impl Segment<'_> {
         match self.start.mode {
             SegmentMode::Protected => {
                 // Before there is anything to protect, and not in raw segments, which are what this is compared with.
-                ZeroOnFree::guard_large_blocks();
+                ZeroOnFree::guard();
                 attest(self, secret, attestor.as_ref(), held)
             }
             SegmentMode::Raw => {

@@ -15,20 +15,22 @@ struct Switched;
 static INSPECT: Inspect = Inspect;
 static WIPING: ZeroOnFree<&Inspect> = ZeroOnFree::over(&INSPECT);
 static OFF: AtomicBool = AtomicBool::new(false);
-/// Blocks of the C library's, and large ones.
+/// Small blocks, and large ones.
 static FREED_WITH_CANARY: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// From this size on a block has pages of its own.
+const LARGE: usize = 64 << 10;
 static CANARY: OnceLock<Hidden> = OnceLock::new();
 
 #[global_allocator]
 static ALLOCATOR: Switched = Switched;
 
-/// From now on blocks are looked at. Large ones never come to the allocator below: their pages go back from within
+/// From now on blocks are looked at. Those in pages of our own never come to the allocator below: they go back from within
 /// [`ZeroOnFree`], which lets them be looked at before that.
 pub(crate) fn look_for(canary: Hidden) {
     let _ = CANARY.set(canary);
     ZeroOnFree::look_after_wipe(|block, size| {
         // SAFETY: its last user gave it up, and nobody has it yet.
-        unsafe { look(block, size, 1) };
+        unsafe { look(block, size) };
     });
 }
 
@@ -52,7 +54,7 @@ unsafe impl GlobalAlloc for &Inspect {
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise.
         unsafe {
-            look(block, layout.size(), 0);
+            look(block, layout.size());
             System.dealloc(block, layout);
         }
     }
@@ -60,17 +62,17 @@ unsafe impl GlobalAlloc for &Inspect {
 
 /// # Safety
 /// The block is the caller's; where it was never written its bytes mean nothing, and are only compared.
-unsafe fn look(block: *const u8, size: usize, large: usize) -> bool {
+unsafe fn look(block: *const u8, size: usize) -> bool {
     let Some(canary) = CANARY.get() else { return false };
     // SAFETY: the caller's promise.
     let bytes = unsafe { std::slice::from_raw_parts(block, size) };
     let found = count(bytes, canary, bytes.len()).iter().any(|found| *found > 0);
-    FREED_WITH_CANARY[large].fetch_add(u64::from(found), Relaxed);
+    FREED_WITH_CANARY[usize::from(size >= LARGE)].fetch_add(u64::from(found), Relaxed);
     found
 }
 
-// SAFETY: one or the other of two allocators that both end in `System`, which frees what either of them allocated; but large
-// blocks lie in pages of the first one's own, and go back there.
+// SAFETY: one or the other of two allocators that both end in `System`, which frees what either of them allocated; but
+// guarded blocks lie in pages of the first one's own, and go back there.
 unsafe impl GlobalAlloc for Switched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller's promise.
@@ -83,7 +85,7 @@ unsafe impl GlobalAlloc for Switched {
                 (true, false) => (&INSPECT).dealloc(block, layout),
                 // To free it is to wipe it. One with the canary in it stays as it is, and nobody else gets it.
                 (true, true) => {
-                    if !look(block, layout.size(), 1) {
+                    if !look(block, layout.size()) {
                         WIPING.dealloc(block, layout);
                     }
                 }

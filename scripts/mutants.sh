@@ -56,10 +56,12 @@ pass() { # pass NAME PACKAGE MODULES "TARGETS" ARGUMENTS OF THE TESTS...
 
 # First the quick tests of each module, then for what survived them all tests that have to do with it.
 pass core glasshouse-core 'gate/(session|appraise|stored|channel_keys)|segment/' "--test=session --test=refusals"
-pass core glasshouse-core 'secret/|host_memory/|segment/lease' "--lib" secret:: host_memory:: traits:: segment::
+pass core glasshouse-core 'secret/|host_memory/zero|segment/lease' "--lib" secret:: host_memory:: traits:: segment::
+pass core glasshouse-core 'host_memory/(large|small|slots|reserved)' "--lib --test=large_blocks --test=small_blocks" \
+  --skip overhead:: --skip fit:: --skip gate:: --skip package:: --skip record::
 pass core glasshouse-core 'gate/|package/' "--lib" package:: gate::
 pass core glasshouse-core '.' "--test=session --test=refusals --test=package --test=zero_on_free --test=canary \
-  --test=unlocked --test=hidden --test=full_disk --test=large_blocks"
+  --test=unlocked --test=hidden --test=full_disk --test=large_blocks --test=small_blocks"
 GLASSHOUSE_SIM_RUNS=40 pass core glasshouse-core '.' "--lib --test=simulation --test=record" \
   --skip every_defect --skip one_fault --skip overhead:: --skip fit::
 pass train glasshouse-train '.' "--lib" cuda_zeroizer

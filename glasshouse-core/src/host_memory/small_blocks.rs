@@ -1,9 +1,8 @@
 //! Small blocks of the global allocator in pages of their own: out of core dumps, and locked as far as the limit allows.
 //!
-//! A second stretch of addresses in shards, each of them a heap of `dlmalloc`'s. A
-//! shard's pages are opened and locked in steps, from its beginning, and stay: what is in them is wiped when it is freed.
-//! Nothing here allocates or changes `errno`; a thread waits for another only when all heaps are in use, or when it frees what
-//! came from one that is. A child that was
+//! A second stretch of addresses in shards, each of them a heap of `dlmalloc`'s. A shard's pages are opened and locked in
+//! steps, from its beginning, and stay: what is in them is wiped when it is freed.
+//! Nothing here allocates or changes `errno`; a thread waits only for another that is inside the same heap. A child that was
 //! forked and has not run another program yet must not allocate, as POSIX says of any program with threads.
 #![allow(unsafe_code)] // blocks come and go as raw pointers
 #![deny(
@@ -16,6 +15,7 @@
 
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::num::NonZero;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -37,14 +37,8 @@ const STEP: usize = 256 << 10;
 const MOST_ALIGNED: usize = 4096;
 
 static REGION: OnceLock<Option<Region>> = OnceLock::new();
-static HEAPS: [Mutex<Dlmalloc<Shard>>; SHARDS] = [const { Mutex::new(Shard::heap()) }; SHARDS];
+static HEAPS: [Heap; SHARDS] = [const { Heap(Mutex::new(Shard::heap())) }; SHARDS];
 static ORDINARY: AtomicU64 = AtomicU64::new(0);
-thread_local! {
-    /// Where a thread found its last block. It moves to the first heap that no other thread is inside of when it meets one
-    /// there, and stays: so there are no more heaps than threads that meet, however many come and go. Neither allocated nor
-    /// dropped: it works before and after everything else of a thread.
-    static OWN: Cell<usize> = const { Cell::new(0) };
-}
 
 /// From now on, and for good. Once for a process.
 pub(super) fn begin() {
@@ -63,22 +57,17 @@ pub(super) fn tally() -> Option<SmallBlocks> {
     })
 }
 
-/// A block in pages of its own heap. Nothing when it has not begun, or there is none to be had: then the block is an
-/// ordinary one, see [`ordinary`].
+/// A block in pages of a heap. Nothing when it has not begun, or there is none to be had: then the block is an ordinary one,
+/// see [`ordinary`].
 pub(super) fn take(layout: Layout) -> Option<NonNull<u8>> {
-    REGION.get()?.as_ref()?;
+    let region = REGION.get()?.as_ref()?;
     if layout.align() > MOST_ALIGNED {
         return None;
     }
     // SAFETY: a layout that is not empty, by the caller's promise to its allocator.
-    let block = |mut heap: Heap| NonNull::new(unsafe { heap.malloc(layout.size(), layout.align()) });
-    let own = OWN.get();
-    let free = |shard: usize| Some((shard, block(heap_if_free(shard)?)?));
-    let found = free(own).or_else(|| (0..SHARDS).find_map(free));
-    // All are in use at this moment, or full.
-    let (shard, block) = found.or_else(|| Some((own, block(heap(own)?)?)))?;
-    OWN.set(shard);
-    Some(block)
+    let block = |shard: usize| NonNull::new(unsafe { heap(shard)?.malloc(layout.size(), layout.align()) });
+    // A heap that is full is a rare thing: then any other will do.
+    block(own_shard(region)).or_else(|| (0..SHARDS).find_map(block))
 }
 
 /// Counts a block that was to be had in ordinary memory only.
@@ -106,27 +95,36 @@ pub(super) unsafe fn give_back(block: *mut u8, layout: Layout) {
     }
 }
 
-type Heap = MutexGuard<'static, Dlmalloc<Shard>>;
-
-/// A heap that no other thread is inside of.
-fn heap_if_free(shard: usize) -> Option<Heap> {
-    Some(told(HEAPS.get(shard)?.try_lock().ok()?, shard))
-}
-
 /// A heap as it is, whatever became of a thread that was inside: `dlmalloc` does not panic.
-fn heap(shard: usize) -> Option<Heap> {
-    Some(told(HEAPS.get(shard)?.lock().unwrap_or_else(PoisonError::into_inner), shard))
+fn heap(shard: usize) -> Option<MutexGuard<'static, Dlmalloc<Shard>>> {
+    let mut heap = HEAPS.get(shard)?.0.lock().unwrap_or_else(PoisonError::into_inner);
+    heap.allocator_mut().index = shard;
+    Some(heap)
 }
 
-fn told(mut heap: Heap, shard: usize) -> Heap {
-    heap.allocator_mut().index = shard;
-    heap
+/// A thread stays with one heap: two that took from the same would wait for each other at every block. Those that come later
+/// share with others, so that threads that come and go do not leave a heap each.
+fn own_shard(region: &Region) -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    // Neither allocated nor dropped: it works before and after everything else of a thread.
+    thread_local! { static OWN: Cell<Option<usize>> = const { Cell::new(None) } }
+    OWN.with(|own| {
+        let shard = own.get().or_else(|| THREADS.fetch_add(1, Relaxed).checked_rem(region.used));
+        own.set(shard);
+        shard.unwrap_or(0)
+    })
 }
+
+/// On cache lines of its own, so that threads with different heaps do not wait for each other.
+#[repr(align(128))]
+struct Heap(Mutex<Dlmalloc<Shard>>);
 
 /// The addresses of all shards.
 struct Region {
     reserved: Reserved,
     shard_bits: u32,
+    /// Heaps that threads are given: eight times as many as processors, as in the C library. Most threads wait.
+    used: usize,
     /// Bytes that may still be locked; nothing when there is no limit.
     lockable: Option<AtomicUsize>,
     opened: AtomicU64,
@@ -135,13 +133,15 @@ struct Region {
 
 impl Region {
     fn reserve() -> Option<Self> {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let used = processors.saturating_mul(8).min(SHARDS);
         REGION_BITS.iter().find_map(|bits| {
             let reserved = Reserved::new(1_usize.checked_shl(*bits)?, STEP, 8)?;
             // Under a limit a quarter of it: large blocks have half of it, and a package's own plaintext and keys what is left.
             let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 4));
             let shard_bits = bits.saturating_sub(SHARD_BITS);
             let [opened, unlocked] = [const { AtomicU64::new(0) }; 2];
-            Some(Self { reserved, shard_bits, lockable, opened, unlocked })
+            Some(Self { reserved, shard_bits, used, lockable, opened, unlocked })
         })
     }
 

@@ -3,6 +3,7 @@
 operators, not statements), one at a time, in a copy of HEAD, and looks whether the tests named beside it fail.
 
     python3 scripts/wipes-off.py [WORDS OF A NAME]     # WIPES_DIR: where the copy lies (/tmp/wipes-off)
+    python3 scripts/wipes-off.py --after NAME          # goes on behind it
 """
 
 import os
@@ -47,7 +48,7 @@ OFF = [
     ("a growing block's new pages locked", "host_memory/large_blocks.rs", "            true => more == 0 || self.lock(slot.offset.wrapping_add(before.open), more),", "            true => true,", LARGE),
     ("unlocked large blocks counted", "host_memory/large_blocks.rs", "    COUNTS.changed((0, true), (layout.size(), locked));", "    let _ = locked;\n    COUNTS.changed((0, true), (layout.size(), true));", LARGE),
     ("large blocks without pages of their own counted", "host_memory/large_blocks.rs", "        COUNTS.ordinary.fetch_add(size as u64, Relaxed);", "        let _ = size;", LARGE),
-    ("refused blocks not counted", "host_memory/zero_on_free.rs", "if layout.size() >= LARGE && !block.is_null() {", "if layout.size() >= LARGE {", LARGE),
+    ("refused blocks not counted", "host_memory/zero_on_free.rs", "match (block.is_null(), layout.size() >= LARGE) {", "match (false, layout.size() >= LARGE) {", LARGE),
     ("a small block that is freed", "host_memory/zero_on_free.rs", "            wipe(block, layout.size());\n", "            if !small_blocks::holds(block) {\n                wipe(block, layout.size());\n            }\n", SMALL),
     ("a small block of zeros", "host_memory/zero_on_free.rs", "                unsafe { block.write_bytes(0, layout.size()) };\n", "", SMALL),
     ("small blocks in pages of our own", "host_memory/zero_on_free.rs", "        small_blocks::begin();\n", "", SMALL),
@@ -105,18 +106,21 @@ def main() -> int:
             sys.exit(f"it does not compile:\n{ended.stderr}")
         return ended.returncode == 0
 
+    wanted = [entry for entry in OFF if all(word in entry[0] for word in sys.argv[1:])]
+    if sys.argv[1:2] == ["--after"]:
+        wanted = OFF[[name for name, *_ in OFF].index(" ".join(sys.argv[2:])) + 1 :]
+    path_of = lambda file: tree / (file if file.startswith("glasshouse-") else SRC + file)
+    for name, file, old, *_ in wanted:
+        if path_of(file).read_text().count(old) != 1:
+            sys.exit(f"{name}: {file} has it {path_of(file).read_text().count(old)} times; mend this list")
     # Tests that fail anyway would see everything.
-    for targets in {tuple(targets) for name, *_, targets in OFF if all(word in name for word in sys.argv[1:])}:
+    for targets in {tuple(targets) for *_, targets in wanted}:
         if not passes(list(targets)):
             sys.exit(f"{' '.join(targets)} fails with nothing taken out; mend that first")
     unseen = []
-    for name, file, old, new, targets in OFF:
-        if not all(word in name for word in sys.argv[1:]):
-            continue
-        path = tree / (file if file.startswith("glasshouse-") else SRC + file)
+    for name, file, old, new, targets in wanted:
+        path = path_of(file)
         whole = path.read_text()
-        if whole.count(old) != 1:
-            sys.exit(f"{name}: {file} has it {whole.count(old)} times; mend this list")
         path.write_text(whole.replace(old, new))
         seen = not passes(targets)
         path.write_text(whole)

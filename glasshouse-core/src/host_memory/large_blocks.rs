@@ -17,6 +17,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use super::lock_budget::LockBudget;
 use super::reserved::Reserved;
 use super::slots::{LARGE, REGION_BITS, Slot, Slots, State, addresses};
 use crate::traits::LargeBlocks;
@@ -110,8 +111,7 @@ struct Space {
     reserved: Reserved,
     region_bits: u32,
     kept_at_most: usize,
-    /// Bytes that may still be locked; nothing when there is no limit.
-    lockable: Option<AtomicUsize>,
+    budget: LockBudget,
 }
 
 impl Space {
@@ -119,9 +119,9 @@ impl Space {
         REGION_BITS.iter().find_map(|bits| {
             let reserved = Reserved::new(addresses(*bits), HUGE, 2)?;
             // Under a limit half of it: small blocks have a quarter, and a package's own plaintext and keys what is left.
-            let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 2));
+            let budget = LockBudget::part(&reserved, 2);
             let kept_at_most = (Reserved::machine_memory() / 16).min(MOST_KEPT);
-            Some(Self { reserved, region_bits: *bits, kept_at_most, lockable })
+            Some(Self { reserved, region_bits: *bits, kept_at_most, budget })
         })
     }
 
@@ -182,23 +182,16 @@ impl Space {
         unsafe { self.reserved.close(slot.offset, state.open) }.then(State::default)
     }
 
+    /// Free pages are unlocked for it where there are enough of them: those in use need it more.
     fn lock(&self, offset: usize, bytes: usize) -> bool {
-        let allowed = self.lockable.as_ref().is_none_or(|left| self.allot(left, bytes));
-        let locked = allowed && self.reserved.lock(offset, bytes);
-        if let Some(left) = self.lockable.as_ref().filter(|_| allowed && !locked) {
-            left.fetch_add(bytes, Relaxed);
-        }
-        locked
+        let lock = || self.budget.lock(&self.reserved, offset, bytes);
+        lock() || self.make_room(bytes) && lock()
     }
 
-    /// Whether so many bytes more may be locked. Free pages are unlocked for it where there are enough of them: those in use
-    /// need it more.
-    fn allot(&self, left: &AtomicUsize, bytes: usize) -> bool {
-        let allotted = || left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
-        if allotted() {
-            return true;
-        }
-        if left.load(Relaxed).saturating_add(LOCKED_AT_REST.load(Relaxed)) < bytes {
+    fn make_room(&self, bytes: usize) -> bool {
+        let left = || self.budget.left();
+        // Enough was left, and the kernel refused; or there would not be enough.
+        if left() >= bytes || left().saturating_add(LOCKED_AT_REST.load(Relaxed)) < bytes {
             return false;
         }
         for slot in SLOTS.locked(self.region_bits) {
@@ -209,18 +202,16 @@ impl Space {
                 SLOTS.set_state(slot, State { locked: false, ..state });
             }
             SLOTS.give_back(slot);
-            if left.load(Relaxed) >= bytes {
+            if left() >= bytes {
                 break;
             }
         }
-        allotted()
+        true
     }
 
-    /// Where there is no limit, closing pages unlocks them, and nothing else does.
     fn unlock(&self, slot: Slot, state: State) {
-        if let Some(left) = self.lockable.as_ref().filter(|_| state.locked) {
-            self.reserved.unlock(slot.offset, state.open);
-            left.fetch_add(state.open, Relaxed);
+        if state.locked {
+            self.budget.unlock(&self.reserved, slot.offset, state.open);
         }
     }
 }

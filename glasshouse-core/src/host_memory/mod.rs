@@ -1,6 +1,7 @@
 //! The host's memory after a run: an allocator that wipes what is freed, and a zeroizer that wipes and checks the rest.
 
 mod large_blocks;
+mod lock_budget;
 mod reserved;
 mod slots;
 mod small_blocks;

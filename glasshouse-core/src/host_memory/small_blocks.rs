@@ -2,8 +2,8 @@
 //!
 //! A second stretch of addresses in shards, each of them a heap of `dlmalloc`'s. A shard's pages are opened and locked in
 //! steps, from its beginning, and stay: what is in them is wiped when it is freed.
-//! Nothing here allocates or changes `errno`; a thread waits only for another that is inside the same heap. A child that was
-//! forked and has not run another program yet must not allocate, as POSIX says of any program with threads.
+//! Nothing here allocates, panics or changes `errno`; a thread waits only for another that is inside the same heap. A child
+//! that was forked and has not run another program yet must not allocate, as POSIX says of any program with threads.
 #![allow(unsafe_code)] // blocks come and go as raw pointers
 #![deny(
     clippy::indexing_slicing,
@@ -15,22 +15,22 @@
 
 use std::alloc::Layout;
 use std::cell::Cell;
-use std::num::NonZero;
 use std::ptr::{NonNull, null_mut};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dlmalloc::{Allocator, Dlmalloc};
 
+use super::lock_budget::LockBudget;
 use super::reserved::Reserved;
 use super::slots::LARGE;
 use crate::traits::SmallBlocks;
 
-/// Heaps. A power of two.
+/// Heaps, of which as many are used as there are processors. A power of two.
 const SHARDS: usize = 1 << SHARD_BITS;
-const SHARD_BITS: u32 = 6;
-/// Addresses of all shards, as a power of two: 512 GiB, and less where so many are not to be had.
-const REGION_BITS: [u32; 5] = [39, 36, 33, 30, 28];
+const SHARD_BITS: u32 = 8;
+/// Addresses of all shards, as a power of two: 2 TiB, and less where so many are not to be had.
+const REGION_BITS: [u32; 6] = [41, 38, 35, 32, 30, 28];
 /// Pages are opened so many bytes at a time. A multiple of the page size of every Linux machine.
 const STEP: usize = 256 << 10;
 /// The strictest alignment that is served: a page. Nothing small asks for more.
@@ -38,6 +38,8 @@ const MOST_ALIGNED: usize = 4096;
 
 static REGION: OnceLock<Option<Region>> = OnceLock::new();
 static HEAPS: [Heap; SHARDS] = [const { Heap(Mutex::new(Shard::heap())) }; SHARDS];
+/// No heap had room for the last block that found none in its own.
+static FULL: AtomicBool = AtomicBool::new(false);
 static ORDINARY: AtomicU64 = AtomicU64::new(0);
 
 /// From now on, and for good. Once for a process.
@@ -60,14 +62,20 @@ pub(super) fn tally() -> Option<SmallBlocks> {
 /// A block in pages of a heap. Nothing when it has not begun, or there is none to be had: then the block is an ordinary one,
 /// see [`ordinary`].
 pub(super) fn take(layout: Layout) -> Option<NonNull<u8>> {
-    let region = REGION.get()?.as_ref()?;
+    REGION.get()?.as_ref()?;
     if layout.align() > MOST_ALIGNED {
         return None;
     }
     // SAFETY: a layout that is not empty, by the caller's promise to its allocator.
     let block = |shard: usize| NonNull::new(unsafe { heap(shard)?.malloc(layout.size(), layout.align()) });
-    // A heap that is full is a rare thing: then any other will do.
-    block(own_shard(region)).or_else(|| (0..SHARDS).find_map(block))
+    let own = near();
+    block(own).or_else(|| {
+        // A heap that is full is a rare thing: then any other will do, until all are.
+        let further = |further: usize| block(own.wrapping_add(further) & SHARDS.wrapping_sub(1));
+        let found = if FULL.load(Relaxed) { None } else { (1..SHARDS).find_map(further) };
+        FULL.store(found.is_none(), Relaxed);
+        found
+    })
 }
 
 /// Counts a block that was to be had in ordinary memory only.
@@ -85,34 +93,53 @@ pub(super) fn holds(block: *const u8) -> bool {
 /// Takes a block back.
 ///
 /// # Safety
-/// The caller gives up a block that [`take`] gave for this layout, and has wiped it.
-pub(super) unsafe fn give_back(block: *mut u8, layout: Layout) {
+/// The caller gives up a block that [`take`] gave, and has wiped it.
+pub(super) unsafe fn give_back(block: *mut u8) {
     let Some(region) = REGION.get().and_then(Option::as_ref) else { return };
     let shard = region.reserved.offset(block).map(|offset| offset.wrapping_shr(region.shard_bits));
     if let Some(mut heap) = shard.and_then(heap) {
-        // SAFETY: the caller's promise; the shard that an address lies in is the one that gave it.
-        unsafe { heap.free(block, layout.size(), layout.align()) };
+        // SAFETY: the caller's promise; the shard that an address lies in is the one that gave it. Without its size, which a
+        // heap would compare, and panic in the middle of an allocator.
+        unsafe { heap.c_free(block) };
+    }
+    if FULL.load(Relaxed) {
+        FULL.store(false, Relaxed);
     }
 }
 
-/// A heap as it is, whatever became of a thread that was inside: `dlmalloc` does not panic.
+/// Nothing that is done under a lock panics; were it otherwise, the next one finds the heap as it was left.
 fn heap(shard: usize) -> Option<MutexGuard<'static, Dlmalloc<Shard>>> {
-    let mut heap = HEAPS.get(shard)?.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let heap = &HEAPS.get(shard)?.0;
+    let mut heap =
+        heap.try_lock().unwrap_or_else(|_| errno_kept(|| heap.lock().unwrap_or_else(PoisonError::into_inner)));
     heap.allocator_mut().index = shard;
     Some(heap)
 }
 
-/// A thread stays with one heap: two that took from the same would wait for each other at every block. Those that come later
-/// share with others, so that threads that come and go do not leave a heap each.
-fn own_shard(region: &Region) -> usize {
-    static THREADS: AtomicUsize = AtomicUsize::new(0);
-    // Neither allocated nor dropped: it works before and after everything else of a thread.
-    thread_local! { static OWN: Cell<Option<usize>> = const { Cell::new(None) } }
-    OWN.with(|own| {
-        let shard = own.get().or_else(|| THREADS.fetch_add(1, Relaxed).checked_rem(region.used));
-        own.set(shard);
-        shard.unwrap_or(0)
-    })
+/// To wait for another thread may leave something in `errno`, and a program that frees memory does not expect that.
+fn errno_kept<T>(wait: impl FnOnce() -> T) -> T {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the thread's own, which lives as long as the thread.
+    let place = unsafe { &mut *libc::__errno_location() };
+    #[cfg(target_os = "linux")]
+    let before = *place;
+    let waited = wait();
+    #[cfg(target_os = "linux")]
+    {
+        *place = before;
+    }
+    waited
+}
+
+/// The heap of the processor that this thread runs on: threads meet in one only where one was interrupted, and threads that
+/// come and go leave no heap each.
+fn near() -> usize {
+    #[cfg(target_os = "linux")]
+    // SAFETY: asks for a number. It is -1 where it is not known.
+    let processor = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
+    #[cfg(not(target_os = "linux"))]
+    let processor = 0;
+    processor & SHARDS.wrapping_sub(1)
 }
 
 /// On cache lines of its own, so that threads with different heaps do not wait for each other.
@@ -123,25 +150,20 @@ struct Heap(Mutex<Dlmalloc<Shard>>);
 struct Region {
     reserved: Reserved,
     shard_bits: u32,
-    /// Heaps that threads are given: eight times as many as processors, as in the C library. Most threads wait.
-    used: usize,
-    /// Bytes that may still be locked; nothing when there is no limit.
-    lockable: Option<AtomicUsize>,
+    budget: LockBudget,
     opened: AtomicU64,
     unlocked: AtomicU64,
 }
 
 impl Region {
     fn reserve() -> Option<Self> {
-        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let used = processors.saturating_mul(8).min(SHARDS);
         REGION_BITS.iter().find_map(|bits| {
             let reserved = Reserved::new(1_usize.checked_shl(*bits)?, STEP, 8)?;
             // Under a limit a quarter of it: large blocks have half of it, and a package's own plaintext and keys what is left.
-            let lockable = reserved.lock_limit().map(|limit| AtomicUsize::new(limit / 4));
+            let budget = LockBudget::part(&reserved, 4);
             let shard_bits = bits.saturating_sub(SHARD_BITS);
             let [opened, unlocked] = [const { AtomicU64::new(0) }; 2];
-            Some(Self { reserved, shard_bits, used, lockable, opened, unlocked })
+            Some(Self { reserved, shard_bits, budget, opened, unlocked })
         })
     }
 
@@ -151,15 +173,10 @@ impl Region {
             return None;
         }
         self.opened.fetch_add(bytes as u64, Relaxed);
-        if !self.lock(offset, bytes) {
+        if !self.budget.lock(&self.reserved, offset, bytes) {
             self.unlocked.fetch_add(bytes as u64, Relaxed);
         }
         Some(at)
-    }
-
-    fn lock(&self, offset: usize, bytes: usize) -> bool {
-        let allotted = |left: &AtomicUsize| left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok();
-        self.lockable.as_ref().is_none_or(allotted) && self.reserved.lock(offset, bytes)
     }
 }
 

@@ -133,17 +133,16 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for ZeroOnFree<A> {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let large = layout.size() >= LARGE;
         // SAFETY: the caller gives up a block of this layout that came from `alloc` here, and with that from where its address
         // lies.
         unsafe {
             wipe(block, layout.size());
-            if large && large_blocks::holds(block) {
+            if small_blocks::holds(block) {
+                looked_at(block, layout.size());
+                small_blocks::give_back(block);
+            } else if large_blocks::holds(block) {
                 looked_at(block, layout.size());
                 large_blocks::give_back(block, layout.size());
-            } else if !large && small_blocks::holds(block) {
-                looked_at(block, layout.size());
-                small_blocks::give_back(block, layout);
             } else {
                 self.inner.dealloc(block, layout);
             }
@@ -223,8 +222,8 @@ static PROBE: AtomicUsize = AtomicUsize::new(0);
 static PROBE_SEEN: AtomicBool = AtomicBool::new(false);
 
 fn count(address: usize, size: usize) {
-    // Arenas of different threads lie far apart; neighbours in one arena share a counter.
-    if let Some(shard) = WIPED.get((address >> 20) % SHARDS) {
+    // Heaps of different processors lie 8 GiB apart; neighbours in one heap share a counter.
+    if let Some(shard) = WIPED.get((address >> 20 ^ address >> 33) % SHARDS) {
         shard.0.fetch_add(u64::try_from(size).unwrap_or(u64::MAX), Relaxed);
     }
     if PROBE.load(Relaxed) == address {

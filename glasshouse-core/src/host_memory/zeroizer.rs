@@ -8,7 +8,7 @@ use crate::traits::{LargeBlocks, Receipt, SecretRegion, SmallBlocks, WipedRegion
 /// The line by which a receipt of the host alone says so; a zeroizer that wipes a device too takes it out.
 pub const DEVICE_MEMORY_NOT_COVERED: &str = "memory of GPUs and other devices: only the host's memory was wiped";
 
-const STACKS_AND_KERNEL: &str = "processor registers, thread stacks, buffers that libraries keep for each of their threads, and the kernel's own buffers of sockets, pipes and files: not reachable from here";
+const STACKS_AND_KERNEL: &str = "processor registers, thread stacks, memory that C libraries take for themselves, buffers that libraries keep for each of their threads, and the kernel's own buffers of sockets, pipes and files: not reachable from here";
 
 /// Wipes host memory: regions it was handed, then a check that no other secret is still alive in this process.
 ///
@@ -206,7 +206,9 @@ fn ordinary_memory(blocks: Option<(LargeBlocks, SmallBlocks)>) -> Vec<String> {
         let advice = "could not be locked in memory at a time; raise the limit (ulimit -l)";
         (bytes > 0).then(|| format!("swap: at most {bytes} bytes of {what} {advice}"))
     };
+    let before = format!("what was allocated before the segment hardened itself: {unguarded}");
     [
+        Some(before),
         ordinary(large.ordinary_bytes, &format!("blocks from {from} bytes on")),
         ordinary(small.ordinary_bytes, "smaller blocks"),
         unlocked(large.unlocked_peak_bytes, &format!("blocks from {from} bytes on")),
@@ -313,11 +315,13 @@ mod tests {
     fn each_limit_has_its_line() {
         let large = LargeBlocks { from_bytes: 65_536, peak_bytes: 9, ..LargeBlocks::default() };
         let small = SmallBlocks { below_bytes: 65_536, page_bytes: 9, ..SmallBlocks::default() };
-        let always = [DEVICE_MEMORY_NOT_COVERED, STACKS_AND_KERNEL];
+        let before = "what was allocated before the segment hardened itself: wiped when freed, but neither locked in memory \
+                      nor left out of core dumps";
+        let always = [before, DEVICE_MEMORY_NOT_COVERED, STACKS_AND_KERNEL];
         assert_eq!(not_covered(&Tally::default(), true, Some((large, small)), Some(0)), always);
-        let line = |blocks| not_covered(&Tally::default(), true, blocks, Some(0)).swap_remove(0);
-        assert!(line(None).starts_with("the program's own memory while in use"));
-        let with = |large, small| line(Some((large, small)));
+        let lines = |blocks| not_covered(&Tally::default(), true, blocks, Some(0));
+        assert!(lines(None)[0].starts_with("the program's own memory while in use"));
+        let with = |large, small| lines(Some((large, small))).swap_remove(1);
         let ordinary = with(LargeBlocks { ordinary_bytes: 5, ..large }, small);
         assert!(ordinary.starts_with("5 bytes of blocks from 65536 bytes on, all together"), "{ordinary}");
         let unlocked = with(LargeBlocks { unlocked_peak_bytes: 7, ..large }, small);
@@ -326,7 +330,7 @@ mod tests {
         assert!(ordinary.starts_with("6 bytes of smaller blocks, all together"), "{ordinary}");
         let unlocked = with(large, SmallBlocks { unlocked_page_bytes: 8, ..small });
         assert!(unlocked.starts_with("swap: at most 8 bytes of pages of smaller blocks"), "{unlocked}");
-        let line = |tally: Tally, swapped| not_covered(&tally, true, Some((large, small)), swapped).swap_remove(0);
+        let line = |tally: Tally, swapped| not_covered(&tally, true, Some((large, small)), swapped).swap_remove(1);
         let unlocked = Tally { unlocked_peak: 5, ..Tally::default() };
         assert!(line(unlocked, Some(0)).contains("at most 5 secret bytes"));
         assert!(line(Tally::default(), Some(4096)).starts_with("4096 bytes of this process in swap"));

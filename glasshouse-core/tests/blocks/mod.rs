@@ -67,10 +67,14 @@ impl Block {
     }
 
     pub(crate) fn check(&self, size: usize) {
+        assert!(self.is_as_written(size));
+    }
+
+    pub(crate) fn is_as_written(&self, size: usize) -> bool {
         let period = period(self.seed);
         // SAFETY: written in full when it was made or grown.
         let bytes = unsafe { std::slice::from_raw_parts(self.at, size) };
-        assert!(bytes.chunks(251).all(|chunk| *chunk == period[..chunk.len()]));
+        bytes.chunks(251).all(|chunk| *chunk == period[..chunk.len()])
     }
 
     fn resize(&mut self, size: usize) {

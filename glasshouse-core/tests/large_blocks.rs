@@ -89,6 +89,18 @@ fn blocks_own_their_pages() {
     assert!(huge.as_ptr().addr().is_multiple_of(2 << 20), "where a huge page may begin");
 }
 
+/// A slot is as aligned as it is long, which is not enough for a block that asks for more than its length.
+#[test]
+fn blocks_are_aligned_as_they_ask() {
+    let _one = guarded();
+    for (align, own) in [(LARGE, true), (2 * LARGE, false), (32 * LARGE, false)] {
+        let blocks: Vec<_> = (0..6).map(|seed| Block::new(LARGE + 1, align, seed, false)).collect();
+        assert!(blocks.iter().all(|block| ZeroOnFree::guards(block.at) == own), "{align}");
+        let blocks: Vec<_> = (0..6).map(|seed| Block::new(LARGE, align, seed, true)).collect();
+        assert!(blocks.iter().all(|block| ZeroOnFree::guards(block.at) == own), "{align}");
+    }
+}
+
 #[test]
 fn pages_that_are_kept_are_wiped_and_stay_out_of_dumps() {
     let _one = guarded();

@@ -9,7 +9,11 @@ mod blocks;
 use std::alloc::{GlobalAlloc as _, Layout, System};
 use std::io::BufRead as _;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::ptr::null_mut;
+use std::sync::atomic::{
+    AtomicPtr, AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
 use std::sync::mpsc;
 
 use blocks::{Block, LARGE, carry_out, flags, guard_with_a_lock_limit, guarded, set_limit, steps};
@@ -123,6 +127,38 @@ fn errno_is_left_alone() {
     assert!(many.iter().all(|block| ZeroOnFree::guards(block.as_ptr())));
     drop(many);
     assert_eq!(errno(), 77);
+}
+
+/// To wait for a heap is a system call, which may leave something there.
+#[test]
+fn errno_is_left_alone_where_threads_meet() {
+    let _one = guarded();
+    static SLOTS: [AtomicPtr<[u8; 100]>; 16] = [const { AtomicPtr::new(null_mut()) }; 16];
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            scope.spawn(move || {
+                for round in 0..10_000 {
+                    // SAFETY: the thread's own.
+                    unsafe { *libc::__errno_location() = 77 };
+                    let block = if thread % 2 == 0 { Box::into_raw(Box::new([thread; 100])) } else { null_mut() };
+                    let before = SLOTS[round % SLOTS.len()].swap(block, AcqRel);
+                    if !before.is_null() {
+                        // SAFETY: out of a box above, and nobody else has it any more.
+                        drop(unsafe { Box::from_raw(before) });
+                    }
+                    // SAFETY: the thread's own.
+                    assert_eq!(unsafe { *libc::__errno_location() }, 77);
+                }
+            });
+        }
+    });
+    for slot in &SLOTS {
+        let left = slot.swap(null_mut(), AcqRel);
+        if !left.is_null() {
+            // SAFETY: as above.
+            drop(unsafe { Box::from_raw(left) });
+        }
+    }
 }
 
 /// What gdb writes, which reads `VmFlags` as the kernel's own dumps do.

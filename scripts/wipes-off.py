@@ -53,7 +53,7 @@ OFF = [
     ("a small block that is freed", "host_memory/zero_on_free.rs", "            wipe(block, layout.size());\n", "            if !small_blocks::holds(block) {\n                wipe(block, layout.size());\n            }\n", SMALL),
     ("a small block of zeros", "host_memory/zero_on_free.rs", "                unsafe { block.write_bytes(0, layout.size()) };\n", "", SMALL),
     ("small blocks in pages of our own", "host_memory/zero_on_free.rs", "        small_blocks::begin();\n", "", SMALL),
-    ("errno left alone", "host_memory/small_blocks.rs", "        *place = before;\n", "        let _ = (before, &place);\n", SMALL),
+    ("errno left alone", "host_memory/small_blocks.rs", "        *place = before;\n", "        let _ = (before, place);\n", SMALL),
     ("small blocks locked", "host_memory/small_blocks.rs", "if !self.budget.lock(&self.reserved, offset, bytes) {", "if self.budget.left() == 0 {", SMALL),
     ("a part of the limit, and no more", "host_memory/lock_budget.rs", "        if !self.0.as_ref().is_none_or(allotted) {", "        if !self.0.as_ref().is_none_or(allotted) && bytes == 0 {", LARGE),
     ("what the kernel refuses to lock stays in the budget", "host_memory/lock_budget.rs", "        if !locked {\n            self.give_back(bytes);\n        }\n", "", SMALL),

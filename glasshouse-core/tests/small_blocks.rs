@@ -224,8 +224,10 @@ fn under_limits() {
 fn under_a_lock_limit(limit: usize) {
     guard_with_a_lock_limit(limit);
     let further: Vec<_> = (0..10).map(|_| vec![1_u8; LARGE - 1]).collect();
-    let last = flags(further.last().unwrap().as_ptr().addr());
-    assert!(last.contains(" dd") && !last.contains(" lo"), "{last}");
+    // The one step that is locked has room for three of them and the beginning of a fourth, whichever they are.
+    let flags: Vec<_> = further.iter().map(|block| flags(block.as_ptr().addr())).collect();
+    assert!(flags.iter().all(|flags| flags.contains(" dd")), "{flags:?}");
+    assert!(flags.iter().filter(|flags| flags.contains(" lo")).count() <= 4, "{flags:?}");
     let counts = tally();
     let locked = if limit > 0 { STEP } else { 0 };
     assert!(counts.page_bytes >= 3 * STEP, "{counts:?}");

@@ -17,7 +17,7 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 use dlmalloc::{Allocator, Dlmalloc};
 
@@ -51,10 +51,12 @@ pub(super) fn begin() {
 pub(super) fn tally() -> Option<SmallBlocks> {
     let region = REGION.get()?.as_ref();
     let count = |count: fn(&Region) -> &AtomicU64| region.map_or(0, |region| count(region).load(Relaxed));
+    let page_bytes = count(|region| &region.opened);
     Some(SmallBlocks {
         below_bytes: LARGE as u64,
-        page_bytes: count(|region| &region.opened),
-        unlocked_page_bytes: count(|region| &region.unlocked),
+        page_bytes,
+        // Of two numbers that others change meanwhile.
+        unlocked_page_bytes: count(|region| &region.unlocked).min(page_bytes),
         ordinary_bytes: ORDINARY.load(Relaxed),
     })
 }
@@ -110,8 +112,11 @@ pub(super) unsafe fn give_back(block: *mut u8) {
 /// Nothing that is done under a lock panics; were it otherwise, the next one finds the heap as it was left.
 fn heap(shard: usize) -> Option<MutexGuard<'static, Dlmalloc<Shard>>> {
     let heap = &HEAPS.get(shard)?.0;
-    let mut heap =
-        heap.try_lock().unwrap_or_else(|_| errno_kept(|| heap.lock().unwrap_or_else(PoisonError::into_inner)));
+    let mut heap = match heap.try_lock() {
+        Ok(heap) => heap,
+        Err(TryLockError::Poisoned(heap)) => heap.into_inner(),
+        Err(TryLockError::WouldBlock) => errno_kept(|| heap.lock().unwrap_or_else(PoisonError::into_inner)),
+    };
     heap.allocator_mut().index = shard;
     Some(heap)
 }
@@ -120,12 +125,14 @@ fn heap(shard: usize) -> Option<MutexGuard<'static, Dlmalloc<Shard>>> {
 fn errno_kept<T>(wait: impl FnOnce() -> T) -> T {
     #[cfg(target_os = "linux")]
     // SAFETY: the thread's own, which lives as long as the thread.
-    let place = unsafe { &mut *libc::__errno_location() };
-    #[cfg(target_os = "linux")]
-    let before = *place;
+    let (place, before) = unsafe {
+        let place = libc::__errno_location();
+        (place, *place)
+    };
     let waited = wait();
     #[cfg(target_os = "linux")]
-    {
+    // SAFETY: as above.
+    unsafe {
         *place = before;
     }
     waited
@@ -172,10 +179,10 @@ impl Region {
         if !self.reserved.open(offset, bytes) {
             return None;
         }
-        self.opened.fetch_add(bytes as u64, Relaxed);
         if !self.budget.lock(&self.reserved, offset, bytes) {
             self.unlocked.fetch_add(bytes as u64, Relaxed);
         }
+        self.opened.fetch_add(bytes as u64, Relaxed);
         Some(at)
     }
 }

@@ -7,11 +7,11 @@
 mod blocks;
 
 use std::alloc::{GlobalAlloc as _, Layout, alloc, alloc_zeroed, realloc};
-use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use blocks::{
     Block, LARGE, carry_out, flags, guard_with_a_lock_limit, guarded, kib, locked_kib, resident_kib, set_limit, steps,
+    under_each,
 };
 use glasshouse_core::host_memory::{HostZeroizer, ZeroOnFree};
 use glasshouse_core::secret::{Ledger, SecretBuffer};
@@ -21,9 +21,6 @@ use rustix::process::Resource;
 
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
-
-/// Names the limits under which a test of its own process runs.
-const CHILD: &str = "GLASSHOUSE_TEST_LIMITS";
 
 fn sizes() -> impl Strategy<Value = usize> + Clone {
     prop_oneof![4 => LARGE / 2..LARGE * 2, 3 => LARGE..20 * LARGE, 2 => LARGE - 2..LARGE + 2, 1 => 1..40 * LARGE]
@@ -205,17 +202,9 @@ fn a_forked_child_has_what_its_parent_had() {
 /// In a process of its own under each limit; without one it has nothing to do.
 #[test]
 fn under_limits() {
-    let Ok(limits) = std::env::var(CHILD) else {
-        for limits in ["locked 0", "locked 1024", "growing 7680", "addresses 8", "addresses 46"] {
-            let mut child = Command::new(std::env::current_exe().unwrap());
-            let output = child.args(["--exact", "under_limits", "--nocapture"]).env(CHILD, limits).output().unwrap();
-            assert!(output.status.success(), "{limits}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        return;
-    };
-    let (what, limit) = limits.split_once(' ').unwrap();
-    let limit = limit.parse::<usize>().unwrap();
-    match what {
+    let limits = ["locked 0", "locked 1024", "growing 7680", "addresses 8", "addresses 46"];
+    let Some((what, limit)) = under_each("under_limits", &limits) else { return };
+    match what.as_str() {
         "locked" => under_a_lock_limit(limit << 10),
         "growing" => growing_under_a_lock_limit(limit << 10),
         _ => {

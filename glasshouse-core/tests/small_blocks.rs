@@ -16,7 +16,7 @@ use std::sync::atomic::{
 };
 use std::sync::mpsc;
 
-use blocks::{Block, LARGE, carry_out, flags, guard_with_a_lock_limit, guarded, set_limit, steps};
+use blocks::{Block, LARGE, carry_out, flags, guard_with_a_lock_limit, guarded, set_limit, steps, under_each};
 use glasshouse_core::host_memory::{HostZeroizer, ZeroOnFree};
 use glasshouse_core::secret::{Secret, SecretBuffer};
 use glasshouse_core::traits::{SmallBlocks, Zeroizer as _};
@@ -26,8 +26,6 @@ use rustix::process::Resource;
 #[global_allocator]
 static ALLOCATOR: ZeroOnFree = ZeroOnFree::new();
 
-/// Names the limits under which a test of its own process runs.
-const CHILD: &str = "GLASSHOUSE_TEST_LIMITS";
 /// What a heap has opened at a time.
 const STEP: u64 = 256 << 10;
 
@@ -200,17 +198,9 @@ fn count(mut bytes: &[u8], wanted: &[u8; 64]) -> usize {
 /// In a process of its own under each limit; without one it has nothing to do.
 #[test]
 fn under_limits() {
-    let Ok(limits) = std::env::var(CHILD) else {
-        for limits in ["locked 0", "locked 1024", "package 1024", "addresses 8"] {
-            let mut child = Command::new(std::env::current_exe().unwrap());
-            let output = child.args(["--exact", "under_limits", "--nocapture"]).env(CHILD, limits).output().unwrap();
-            assert!(output.status.success(), "{limits}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        return;
-    };
-    let (what, limit) = limits.split_once(' ').unwrap();
-    let limit = limit.parse::<usize>().unwrap();
-    match what {
+    let limits = ["locked 0", "locked 1024", "package 1024", "addresses 8"];
+    let Some((what, limit)) = under_each("under_limits", &limits) else { return };
+    match what.as_str() {
         "locked" => under_a_lock_limit(limit << 10),
         "package" => beside_a_package(limit << 10),
         _ => {

@@ -64,7 +64,7 @@ pub(super) fn tally() -> Option<SmallBlocks> {
 /// A block in pages of a heap. Nothing when it has not begun, or there is none to be had: then the block is an ordinary one,
 /// see [`ordinary`].
 pub(super) fn take(layout: Layout) -> Option<NonNull<u8>> {
-    REGION.get()?.as_ref()?;
+    region()?;
     if layout.align() > MOST_ALIGNED {
         return None;
     }
@@ -89,7 +89,7 @@ pub(super) fn ordinary(size: usize) {
 
 /// Whether [`take`] gave this block.
 pub(super) fn holds(block: *const u8) -> bool {
-    REGION.get().and_then(Option::as_ref).is_some_and(|region| region.reserved.offset(block).is_some())
+    region().is_some_and(|region| region.reserved.offset(block).is_some())
 }
 
 /// Takes a block back.
@@ -97,7 +97,7 @@ pub(super) fn holds(block: *const u8) -> bool {
 /// # Safety
 /// The caller gives up a block that [`take`] gave, and has wiped it.
 pub(super) unsafe fn give_back(block: *mut u8) {
-    let Some(region) = REGION.get().and_then(Option::as_ref) else { return };
+    let Some(region) = region() else { return };
     let shard = region.reserved.offset(block).map(|offset| offset.wrapping_shr(region.shard_bits));
     if let Some(mut heap) = shard.and_then(heap) {
         // SAFETY: the caller's promise; the shard that an address lies in is the one that gave it. Without its size, which a
@@ -107,6 +107,10 @@ pub(super) unsafe fn give_back(block: *mut u8) {
     if FULL.load(Relaxed) {
         FULL.store(false, Relaxed);
     }
+}
+
+fn region() -> Option<&'static Region> {
+    REGION.get()?.as_ref()
 }
 
 /// Nothing that is done under a lock panics; were it otherwise, the next one finds the heap as it was left.
@@ -203,7 +207,7 @@ impl Shard {
     }
 
     fn grow(&self, bytes: usize) -> Option<(NonNull<u8>, usize)> {
-        let region = REGION.get()?.as_ref()?;
+        let region = region()?;
         let bytes = bytes.checked_next_multiple_of(STEP)?;
         let (open, room) = (self.open.get(), 1_usize.checked_shl(region.shard_bits)?);
         let after = open.checked_add(bytes).filter(|after| *after <= room)?;

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test uses some of it
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use glasshouse_core::host_memory::ZeroOnFree;
@@ -17,6 +18,22 @@ pub(crate) fn guarded() -> MutexGuard<'static, ()> {
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     ZeroOnFree::guard();
     one
+}
+
+/// Runs a test of this executable again under each of these limits (a word and a number), in a process of its own: there it
+/// gives the limit, and here nothing.
+pub(crate) fn under_each(test: &str, limits: &[&str]) -> Option<(String, usize)> {
+    const CHILD: &str = "GLASSHOUSE_TEST_LIMITS";
+    if let Ok(limits) = std::env::var(CHILD) {
+        let (what, limit) = limits.split_once(' ').unwrap();
+        return Some((what.to_owned(), limit.parse().unwrap()));
+    }
+    for limits in limits {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", test, "--nocapture"]).env(CHILD, limits).output().unwrap();
+        assert!(output.status.success(), "{limits}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    None
 }
 
 /// Sets a limit of this process, which has to be one of its own.

@@ -1,7 +1,9 @@
 //! One session's binding, made by hand: T stands for itself.
 
+use std::time::Duration;
+
 use glasshouse_attest::hardware::{HardwareCollateral, HardwarePolicy, HardwareVerifier};
-use glasshouse_attest_gen::{AUDIT_TIME, Platform};
+use glasshouse_attest_gen::{AUDIT_TIME, Platform, bundle};
 use glasshouse_core::claims::{
     ANTI_DEBUG_PROFILE, AntiDebug, AntiDebugLevel, Claims, ContainerId, EvidenceKind, ReferenceValues, RuntimeState,
 };
@@ -128,4 +130,18 @@ impl Session {
 fn kinds() {
     assert_eq!(Session::new(Platform::tdx(0)).policy.kind(), EvidenceKind::Tdx);
     assert_eq!(Session::new(Platform::snp(0)).policy.kind(), EvidenceKind::SevSnp);
+}
+
+/// Tests of whole programs appraise at the time of day, whichever day it is.
+#[test]
+fn what_is_made_is_valid_for_years() {
+    for platform in [Platform::tdx(1), Platform::snp(1)] {
+        let mut session = Session::new(platform);
+        session.collateral = bundle(1).collateral().unwrap();
+        assert!(!session.collateral.nvidia.ocsp.is_empty() && !session.collateral.nvidia.crls.is_empty());
+        for years in [0, 9] {
+            let at = AUDIT_TIME.after(Duration::from_secs(years * 365 * 86_400));
+            session.appraise_at(&session.verifier(), &session.make(), at).unwrap();
+        }
+    }
 }

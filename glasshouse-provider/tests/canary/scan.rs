@@ -118,16 +118,18 @@ pub(crate) fn through_proc(pid: u32, canary: &Hidden) -> Found {
     sum
 }
 
-/// Has gdb write a core and looks there. Nothing when there is no `gcore`.
-pub(crate) fn in_core(pid: u32, folder: &Path, canary: &Hidden) -> Option<Found> {
+/// Has gdb write a core and looks there. Otherwise says why there is none.
+pub(crate) fn in_core(pid: u32, folder: &Path, canary: &Hidden) -> Result<Found, String> {
     let prefix = folder.join("core");
     let mut gcore = Command::new("gcore");
-    gcore.arg("-o").arg(&prefix).arg(pid.to_string());
-    let status = gcore.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+    gcore.arg("-o").arg(&prefix).arg(pid.to_string()).stdin(Stdio::null());
+    let output = gcore.output().map_err(|error| format!("no gcore here (install gdb; {error})"))?;
     let path = folder.join(format!("core.{pid}"));
-    assert!(status.success() && path.exists(), "gcore is there, but wrote no core");
+    if !output.status.success() || !path.exists() {
+        return Err(format!("gcore wrote no core: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
     let (mut file, mut bytes) = (File::open(&path).unwrap(), Vec::new());
     file.read_to_end(&mut bytes).unwrap();
     std::fs::remove_file(path).unwrap();
-    Some(count(&bytes, canary, bytes.len()))
+    Ok(count(&bytes, canary, bytes.len()))
 }

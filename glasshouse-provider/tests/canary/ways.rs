@@ -196,8 +196,8 @@ fn seen_at<T>(barrier: &str, folder: &Path, canary: &Hidden, core: bool, owner: 
     let mut views = vec![("the process itself", [raw, f32s, tokens, large])];
     views.push(("/proc/PID/mem", through_proc(pid, canary)));
     match core.then(|| in_core(pid, folder, canary)) {
-        Some(Some(found)) => views.push(("a core of gcore's", found)),
-        Some(None) => skip("gcore", "no gcore here (install gdb), so no core is looked at"),
+        Some(Ok(found)) => views.push(("a core of gcore's", found)),
+        Some(Err(why)) => skip("gcore", &format!("no core is looked at: {why}")),
         None => println!("  no core: the segment has too little time left for gdb"),
     }
     println!("  {barrier} of process {pid}: barrier and scans took {:?}", began.elapsed());

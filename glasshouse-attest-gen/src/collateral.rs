@@ -12,7 +12,8 @@ use crate::platform::{AUDIT_TIME, Platform};
 use crate::tdx::CollateralDraft;
 use crate::{snp, token};
 
-/// A bundle of this version, of ten days around [`AUDIT_TIME`].
+/// A bundle of this version, of ten days around [`AUDIT_TIME`]. What is in it counts until 2030 at least: programs that are
+/// tested with it appraise at the time of day.
 pub fn bundle(version: u64) -> Bundle {
     let five_days = Duration::from_secs(5 * 86_400);
     let from = UnixMillis(AUDIT_TIME.0 - five_days.as_millis() as u64);
@@ -23,8 +24,9 @@ pub fn bundle(version: u64) -> Bundle {
     bundle.amd.crls = vec![Blob(snp::crl(Product::Genoa, false))];
     let rims = Platform::collateral().nvidia.rims;
     bundle.nvidia.rims = rims.into_iter().map(|(name, rim)| (name, Blob(rim))).collect();
-    bundle.nvidia.crls = vec![Blob(CrlDraft::new("device root").der())];
-    bundle.nvidia.ocsp = vec![Blob(OcspDraft::good("family", 3).der())];
+    bundle.nvidia.crls = vec![Blob(CrlDraft { until: "361231235959Z", ..CrlDraft::new("device root") }.der())];
+    let good = OcspDraft { until: Some("20361231235959Z"), ..OcspDraft::good("family", 3) };
+    bundle.nvidia.ocsp = vec![Blob(good.der())];
     bundle.jwks.insert(token::NRAS.to_owned(), Blob(token::jwks_json().into_bytes()));
     bundle
 }

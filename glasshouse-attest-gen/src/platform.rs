@@ -14,7 +14,8 @@ use crate::nvidia::{Machine, Manifest};
 use crate::tdx::{self, CollateralDraft, QuoteDraft};
 use crate::{nvidia, snp};
 
-/// 2026-11-23T00:00:00Z: everything that is made here is valid then, and for years.
+/// 2026-11-23T00:00:00Z: everything that is made here is valid then, most of it for years, an
+/// OCSP answer until the day after.
 pub const AUDIT_TIME: UnixMillis = UnixMillis(1_795_392_000_000);
 
 /// A machine to be: tests change parts of it before it attests.

@@ -127,7 +127,7 @@ impl Draft {
             spl: [fmc, 2, 3, 4, 5],
             hardware_id: chip.clone(),
             product_name: product.as_str().to_owned(),
-            vek_until: "20361231235959Z",
+            vek_until: "20301231235959Z",
             vek_signer: 1,
         };
         draft.put(0, &[3]);

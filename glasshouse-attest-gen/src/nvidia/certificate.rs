@@ -125,7 +125,7 @@ impl CrlDraft {
     /// An empty list of this issuer.
     pub fn new(issuer: &'static str) -> Self {
         let number = extension(&[6, 3, 0x55, 0x1d, 0x14], false, &[2, 1, 1]);
-        let (from, until) = ("261101000000Z", "361231235959Z");
+        let (from, until) = ("261101000000Z", "270101000000Z");
         Self { issuer, signer: issuer.to_owned(), from, until, serials: Vec::new(), extensions: vec![number] }
     }
 

@@ -134,12 +134,12 @@ fn kinds() {
 
 /// Tests of whole programs appraise at the time of day, whichever day it is.
 #[test]
-fn what_is_made_is_valid_for_years() {
+fn a_bundle_that_is_made_counts_for_years() {
     for platform in [Platform::tdx(1), Platform::snp(1)] {
         let mut session = Session::new(platform);
         session.collateral = bundle(1).collateral().unwrap();
         assert!(!session.collateral.nvidia.ocsp.is_empty() && !session.collateral.nvidia.crls.is_empty());
-        for years in [0, 9] {
+        for years in [0, 4] {
             let at = AUDIT_TIME.after(Duration::from_secs(years * 365 * 86_400));
             session.appraise_at(&session.verifier(), &session.make(), at).unwrap();
         }
